@@ -1,0 +1,1 @@
+"""Dense temporal captions: what moves, what changes, when."""

@@ -1,0 +1,1 @@
+"""Finds, cuts, decodes once, judges and shards a clip: the data's way from raw video to training sample."""

@@ -1,0 +1,1 @@
+"""What each filter measures, and the rules that judge."""

@@ -1,0 +1,1 @@
+"""The commands: each tells its whole story on one screen."""

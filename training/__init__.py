@@ -1,0 +1,1 @@
+"""GLP, PAN's world model: encode, predict in latent space, generate."""
