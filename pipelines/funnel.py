@@ -57,7 +57,8 @@ class Funnel:
         last = through[-1]
         if status != "ok" and last is not self.stages[-1]:
             last.given, last.kept = last.given + 1, last.kept + 1
-            last = self.stages[self.stages.index(last) + 1]
+            later = self.stages[self.stages.index(last) + 1 :]
+            last = next(s for s in later if s.given or s.stage != "content")  # the stage that failed did not write its name
         last.given += 1
         if status != "ok":
             last.failed += 1

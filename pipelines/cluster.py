@@ -1,0 +1,66 @@
+"""Cluster: joins the Ray cluster that the job runs on, or starts a local one with authentication."""
+
+import logging
+import os
+import secrets
+from collections.abc import Sequence
+
+from curation.stage import Stage
+
+log = logging.getLogger("pan.cluster")
+
+
+def connect(cpus: int | None = None) -> None:
+    """Joins the cluster that RAY_ADDRESS names (as it is under `ray job submit`), else starts Ray on this machine.
+
+    Args:
+        cpus: logical CPUs of a local Ray; None = the machine's cores. Has no meaning on a cluster.
+
+    Raises:
+        ValueError: `cpus` was given for a cluster that is already there.
+        ConnectionError: the named cluster does not answer.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    if address and cpus is not None:
+        raise ValueError(f"--cpus {cpus}: RAY_ADDRESS names a cluster ({address}), whose CPUs are its own; leave --cpus out or unset RAY_ADDRESS")
+    if address:
+        if os.environ.get("RAY_AUTH_MODE", "") != "token":
+            log.warning("joining %s without RAY_AUTH_MODE=token: whoever reaches an open Ray cluster can run code on it", address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+        return
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if os.environ["RAY_AUTH_MODE"] == "token":
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+
+
+def unsatisfiable(stages: Sequence[Stage]) -> list[str]:
+    """One sentence for each stage that this cluster could never run; empty = all can run.
+
+    Ray Data waits for ever for resources that do not come; so they are counted before anything runs. An actor pool holds its
+    share for the whole run, and tasks need at least one slot beside all pools.
+    """
+    import ray
+
+    total = ray.cluster_resources()
+    cpus, gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
+    faults = []
+    pools = [s for s in stages if s.resources.actors]
+    held = sum((s.resources.actors or 0) * s.resources.num_cpus for s in pools)
+    held_gpus = sum((s.resources.actors or 0) * s.resources.num_gpus for s in pools)
+    for stage in stages:
+        need = stage.resources
+        if need.num_cpus > cpus or need.num_gpus > gpus:
+            faults.append(f"{stage.name} wants {need.num_cpus:g} CPUs and {need.num_gpus:g} GPUs a worker; the cluster has {cpus:g} and {gpus:g}")
+    tasks = max((s.resources.num_cpus for s in stages if not s.resources.actors), default=0.0)
+    if not faults and (held + tasks > cpus or held_gpus > gpus):
+        faults.append(
+            f"the actor pools hold {held:g} CPUs and {held_gpus:g} GPUs, tasks need {tasks:g} CPUs more; the cluster has {cpus:g} and {gpus:g}: "
+            "lower resources.<stage>.actors or num_cpus"
+        )
+    return faults

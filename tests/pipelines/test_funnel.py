@@ -1,0 +1,30 @@
+"""The funnel counts every clip once in each stage that it entered."""
+
+from curation.clips import table_of
+from pipelines.funnel import count
+
+
+def test_counts_by_stage() -> None:
+    base = {"video_id": "v", "video_uri": "v.mp4"}
+    table = table_of(
+        [
+            {**base, "kind": "video"},
+            {**base, "kind": "video", "status": "failed", "error_code": "truncated"},
+            {**base, "clip_id": "a", "reject": ["too_short"]},
+            {**base, "clip_id": "b", "reject": ["static"], "stages": ["rules"]},
+            {**base, "clip_id": "c", "stages": ["rules", "detectors", "caption", "cut"]},
+            {**base, "clip_id": "d", "status": "failed", "error_code": "cut_mismatch", "stages": ["rules", "detectors", "caption"]},
+        ]
+    )
+    funnel = count([table.slice(0, 3), table.slice(3)])
+    rows = {s.stage: (s.given, s.kept, s.rejected, s.failed) for s in funnel.active()}
+    assert rows == {
+        "split": (4, 3, 1, 0),
+        "rules": (3, 2, 1, 0),
+        "detectors": (2, 2, 0, 0),
+        "caption": (2, 2, 0, 0),
+        "cut": (2, 1, 0, 1),
+    }
+    assert funnel.videos == {"ok": 1, "failed": 1}
+    assert funnel.errors == {"truncated": 1}
+    assert funnel.clips == 4
