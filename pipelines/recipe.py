@@ -1,0 +1,101 @@
+"""Recipe: every setting of a run, from the parts' own Config models, out of a strict TOML file."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from curation.config import Config
+from curation.stage import Resources
+from pipelines import strict_toml
+from pipelines.strict_toml import SettingsError
+
+RECIPES = "pipelines.recipes"
+
+
+class StageResources(Config):
+    """What each stage takes of the cluster; no part of the plan: the clips and bytes do not depend on it."""
+
+    split: Resources = Field(default_factory=Resources, description="SplitVideo: decodes, and finds the shots")
+    rules: Resources = Field(default_factory=Resources, description="ScoreClips(rules): the cheap filters")
+    detectors: Resources = Field(default_factory=Resources, description="ScoreClips(detectors): the networks")
+    caption: Resources = Field(default_factory=Resources, description="CaptionClips")
+    cut: Resources = Field(default_factory=Resources, description="CutClips: writes the kept clips' MP4")
+    sink: Resources = Field(default_factory=Resources, description="Ledger: commits the rows")
+
+
+class Recipe(Config):
+    """The whole run's settings; a recipe file lists only what differs from these defaults."""
+
+    resources: StageResources = Field(default_factory=StageResources, description="cluster resources a stage")
+
+    def digest(self, part: str) -> str:
+        """Sixteen hex digits of one part's settings, such as "split"; the same settings give the same digits."""
+        return digest_of(getattr(self, part).model_dump(mode="json"))
+
+    def plan_settings(self) -> dict[str, Any]:
+        """What the plan's hash covers: everything that decides which rows the ledger gets and with which scores.
+
+        Thresholds are left out (`pan rejudge` judges the ledger again), the set of enabled filters is in;
+        cluster resources are left out, since neither clips nor bytes depend on them.
+        """
+        return self.model_dump(mode="json", exclude={"resources"})
+
+    def to_toml(self, comments: bool = False) -> str:
+        """The resolved recipe: every key with its value."""
+        return strict_toml.dump(self, comments)
+
+
+def digest_of(settings: object) -> str:
+    """Sixteen hex digits of JSON-like settings, independent of the keys' order."""
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def names() -> list[str]:
+    """The packaged recipes."""
+    return sorted(entry.name.removesuffix(".toml") for entry in resources.files(RECIPES).iterdir() if entry.name.endswith(".toml"))
+
+
+def load(name_or_file: str = "local", sets: Iterable[str] = ()) -> Recipe:
+    """A packaged recipe by its name, or a TOML file by its path, with `sets` ("a.b=VALUE") on top.
+
+    Raises:
+        SettingsError: no such recipe, not TOML, an unknown key, a wrong type, a value out of bounds; all problems at once.
+    """
+    text, where = _read(name_or_file)
+    return strict_toml.build(Recipe, strict_toml.apply_sets(strict_toml.parse(text, where), sets), where)
+
+
+def differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """{full key: (left, right)} where two dumped recipes differ; a key that one side lacks is None there."""
+    a, b = strict_toml.flat(left), strict_toml.flat(right)
+    return {key: (a.get(key), b.get(key)) for key in [*a, *(key for key in b if key not in a)] if a.get(key) != b.get(key)}
+
+
+def difference_text(found: Mapping[str, tuple[Any, Any]]) -> str:
+    """One line a differing key: "key: left -> right"."""
+    if not found:
+        return "no difference"
+    return "\n".join(f"{key}: {_shown(a)} -> {_shown(b)}" for key, (a, b) in found.items())
+
+
+def _shown(value: object) -> str:
+    return "not set" if value is None else strict_toml.toml_or_repr(value)
+
+
+def _read(name_or_file: str) -> tuple[str, str]:
+    """A recipe's text and how an error names it."""
+    if name_or_file in names():
+        return resources.files(RECIPES).joinpath(f"{name_or_file}.toml").read_text("utf-8"), f"recipe {name_or_file}"
+    path = Path(name_or_file)
+    if not path.is_file():
+        raise SettingsError(f"recipe {name_or_file}", [f"neither a packaged recipe ({', '.join(names())}) nor a file"])
+    try:
+        return path.read_text("utf-8"), str(path)
+    except UnicodeDecodeError as error:
+        raise SettingsError(str(path), [f"not UTF-8: {error}"]) from error

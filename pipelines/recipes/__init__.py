@@ -1,0 +1,1 @@
+"""The packaged recipes: TOML files that list only what differs from the defaults."""

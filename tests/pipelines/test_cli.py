@@ -1,0 +1,58 @@
+"""The console script: light to start, every command has help, faults end with the right code."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("ray", "torch", "cv2", "pyarrow", "numpy", "av", "scenedetect", "onnxruntime", "pandas", "webdataset")
+COMMANDS = ("", "curate", "rejudge", "demo", "recipe", "recipe show", "recipe check", "recipe diff", "inspect")
+
+
+def pan(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "pipelines.cli", *args], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_imports_nothing_heavy(command: str) -> None:
+    code = (
+        "import sys\nfrom pipelines.cli import app\n"
+        f"try: app({[*command.split(), '--help']!r})\nexcept SystemExit as end: assert not end.code, end.code\n"
+        f"print('heavy:', sorted(set({HEAVY!r}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "heavy: []"
+    assert "Usage:" in done.stdout or "usage:" in done.stdout
+
+
+def test_recipe_check_tells_every_problem_and_ends_with_2(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.toml"
+    bad.write_text("[resources.split]\nnum_cpu = 2\n[resources.cut]\nnum_cpus = -1\n")
+    done = pan("recipe", "check", str(bad))
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == f"pan: {bad}: resources.split.num_cpu: unknown key; did you mean resources.split.num_cpus?"
+    as_json = pan("recipe", "check", str(bad), "--json")
+    assert as_json.returncode == 2
+    assert len(json.loads(as_json.stdout)["problems"]) == 2
+
+
+def test_recipe_show_is_a_recipe_again(tmp_path: Path) -> None:
+    shown = pan("recipe", "show", "local", "--set", "resources.cut.num_cpus=0.5")
+    assert shown.returncode == 0
+    again = tmp_path / "again.toml"
+    again.write_text(shown.stdout)
+    assert json.loads(pan("recipe", "diff", "local", str(again), "--json").stdout) == {"resources.cut.num_cpus": {"left": 1.0, "right": 0.5}}
+
+
+def test_an_unknown_recipe_names_the_known_ones() -> None:
+    done = pan("recipe", "show", "nowhere")
+    assert done.returncode == 2
+    assert "neither a packaged recipe (local, pan) nor a file" in done.stderr
+
+
+def test_an_unknown_command_ends_with_2() -> None:
+    assert pan("curat").returncode == 2
