@@ -1,0 +1,117 @@
+"""Uris: where a video lies, as text that Arrow can hold; how its bytes are opened safely, and the id that they give it."""
+
+import errno
+import hashlib
+import io
+import os
+import re
+import stat
+from typing import Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
+
+import pyarrow as pa
+from pyarrow.fs import FileSystem
+
+from curation.clips import ClipError, one_line
+
+REMOTESCHEMES = ("s3", "gs")
+SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+WILD = re.compile(r"[*?\[]")
+
+
+def uri_of(path: str | os.PathLike[str]) -> str:
+    """The absolute path as it stands; one whose bytes are not UTF-8 as file:// with percent escapes, for Arrow. `local_path` is the inverse."""
+    absolute = os.path.abspath(path)
+    try:
+        absolute.encode()
+    except UnicodeEncodeError:
+        return "file://" + quote_from_bytes(os.fsencode(absolute))
+    return absolute
+
+
+def local_path(uri: str) -> str | None:
+    """The path in the local file system that `uri` names (surrogate escapes where its bytes are not UTF-8), or None where it is remote."""
+    scheme = SCHEME.match(uri)
+    if scheme is None:
+        return uri
+    return os.fsdecode(unquote_to_bytes(uri[7:])) if scheme[1].lower() == "file" else None
+
+
+def glob_regex(pattern: str) -> str:
+    """A regular expression for a glob on object names: `*` and `?` stay within a folder, `**/` crosses folders, `[a-c]` and `[!a-c]` as in a shell."""
+    out = ""
+    for part in re.findall(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", pattern, re.DOTALL):
+        sets = "[" + part[1:-1].replace("\\", "\\\\").replace("!", "^", part[1] == "!") + "]" if len(part) > 2 and part[0] == "[" else ""
+        out += {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}.get(part) or sets or re.escape(part)
+    return out
+
+
+def refused(uri: str) -> str:
+    """Why a uri with a scheme is not taken, or "" where it is."""
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https"):
+        return "URL inputs are off; download the file and list its path"
+    if parts.scheme not in ("file", *REMOTESCHEMES):
+        return f"unknown scheme {parts.scheme}://; known are file, {', '.join(REMOTESCHEMES)}, and plain paths"
+    if "@" in parts.netloc:
+        return "credentials do not belong in a uri, which travels to the shards; use the environment or a profile"
+    if parts.scheme == "file" and parts.netloc not in ("", "localhost"):
+        return f"file:// must name a local path, not the host {one_line(parts.netloc)}"
+    return "" if parts.scheme == "file" or parts.netloc else "no bucket is named"
+
+
+def target_of(value: Any, folder: str) -> tuple[str | None, str]:
+    """A manifest's uri as an absolute one, or None and what is wrong; relative to `folder`, the manifest's own."""
+    if not isinstance(value, str) or not value.strip():
+        return None, "uri is empty" if value is None or isinstance(value, str) else f"uri must be text, got {type(value).__name__}"
+    if "\0" in value:
+        return None, "uri holds a NUL byte"
+    if not SCHEME.match(value):
+        return (f"{folder}/{value.lstrip('/')}", "") if SCHEME.match(folder) else (uri_of(os.path.join(folder, value)), "")
+    if wrong := refused(value):
+        return None, wrong
+    path = local_path(value.replace("://localhost/", ":///", 1))
+    return (value if path is None else uri_of(path)), ""
+
+
+def open_source(uri: str, follow: bool = False) -> io.BufferedReader:
+    """`uri` opened for reading bytes; a local one never through a link (unless `follow`), never a FIFO, socket, device or folder.
+
+    Raises:
+        ClipError: "not_regular_file", or "io_error" where it is missing or may not be read.
+    """
+    path = local_path(uri)
+    try:
+        if path is None:
+            system, key = FileSystem.from_uri(uri)
+            return io.BufferedReader(system.open_input_stream(key))
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        link = isinstance(error, OSError) and error.errno in (errno.ELOOP, errno.ENXIO)
+        raise ClipError("not_regular_file" if link else "io_error", getattr(error, "strerror", None) or str(error)) from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ClipError("not_regular_file", "a folder, FIFO, socket or device")
+    return io.BufferedReader(io.FileIO(handle, "rb"))
+
+
+def content_id(uri: str) -> str:
+    """The first 16 hex digits of the sha256 of the file's bytes, read once in blocks of 1 MiB.
+
+    Raises:
+        ClipError: "not_regular_file", "io_error", "source_changed" (the size changed while it was read), or
+            "unsupported_container" for an empty file: it has no content to be known by.
+    """
+    digest, size = hashlib.sha256(), 0
+    with open_source(uri) as stream:
+        try:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+                size += len(block)
+        except OSError as error:
+            raise ClipError("io_error", error.strerror or str(error)) from error
+        if local_path(uri) is not None and os.fstat(stream.fileno()).st_size != size:
+            raise ClipError("source_changed", f"{size} bytes read, now the file has {os.fstat(stream.fileno()).st_size}")
+    if not size:
+        raise ClipError("unsupported_container", "the file is empty")
+    return digest.hexdigest()[:16]
