@@ -1,0 +1,213 @@
+"""Decoding as a stream: frames in presentation order with true times, under limits that hold at every frame."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from curation.clips import ClipError
+from curation.limits import Limits, check_size
+
+#: Containers without an index or a frame count: a recording that stops in the middle of its last frame is their normal end.
+_OPEN_ENDED = frozenset({"mpegts", "mpeg", "flv", "rm", "hevc", "h264"})
+
+
+@dataclass
+class Clock:
+    """Turns a frame's stamps into strictly increasing presentation times in time_base units.
+
+    A frame without a pts takes its dts (AVI) or the average step (raw streams); a backward jump of more than a second is a new
+    start of the clock (a wrap); a stamp that does not increase is moved one tick behind its predecessor.
+    """
+
+    time_base: Fraction
+    rate: Fraction
+    last: int | None = None
+    offset: int = 0
+    frames: int = 0
+    moved: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def stamp(self, pts: int | None, dts: int | None) -> int:
+        """The presentation time of the next frame.
+
+        Raises:
+            ClipError: bad_timestamps, if more than one frame in twenty has to be moved.
+        """
+        step = max(1, round(1 / (self.rate * self.time_base)))
+        raw = pts if pts is not None else dts
+        if raw is None:
+            self._note("timestamps_made")
+            now = 0 if self.last is None else self.last + step
+        else:
+            now = raw + self.offset
+        if self.last is not None and now <= self.last:
+            now = self._repaired(now, step)
+        self.last = now
+        self.frames += 1
+        return now
+
+    def _repaired(self, now: int, step: int) -> int:
+        assert self.last is not None
+        self._note("timestamps_repaired")
+        self.moved += 1
+        if self.moved > 3 + self.frames / 20:
+            raise ClipError("bad_timestamps", f"{self.moved} of {self.frames + 1} frames do not come after their predecessor")
+        if (self.last - now) * self.time_base > 1:
+            self.offset += self.last + step - now
+            return self.last + step
+        return self.last + 1
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+
+
+@dataclass
+class Claims:
+    """What a container says of itself: kind (a key of DEMUXERS), frames, seconds, rate; and why its end seems missing, if so."""
+
+    kind: str
+    frames: int | None
+    duration_s: float | None
+    rate: Fraction
+    cut_short: str | None
+
+
+class Decoder:
+    """One pass over a video stream.
+
+    Attributes:
+        notes: flags found while decoding.
+        first_pts: the first frame's presentation time; None before it.
+        count: frames yielded so far.
+    """
+
+    def __init__(self, container: Any, stream: Any, claims: Claims, limits: Limits, stamp: Callable[[], tuple[int, int]]) -> None:
+        self._container, self._stream, self._claims, self._limits, self._stamp = container, stream, claims, limits, stamp
+        self._clock = Clock(stream.time_base, claims.rate)
+        self.notes = self._clock.notes
+        self.first_pts: int | None = None
+        self.count = 0
+        self._packets = 0
+        self._error: str | None = None
+        self._spent = 0.0
+        self._size: tuple[int, int] | None = None
+        self._opened_as = stamp()
+
+    def frames(self, resume: bool = False) -> Iterator[tuple[int, av.VideoFrame]]:
+        """(pts, frame) in presentation order; `resume` is for a pass that begins by a seek and may start in a broken group.
+
+        Raises:
+            ClipError: truncated, decode_error, io_error, source_changed, timeout, resolution_change, bad_timestamps, dims_out_of_range,
+                fps_out_of_range, duration_out_of_range, too_many_frames, too_few_frames.
+        """
+        resumed = time.monotonic()
+        try:
+            for frame in self._raw():
+                pts = self._clock.stamp(frame.pts, frame.dts)
+                self._check(frame, pts)
+                self.count += 1
+                self._spent += time.monotonic() - resumed
+                yield pts, frame
+                resumed = time.monotonic()
+        except ClipError:
+            self._check_unchanged()
+            raise
+        self._check_unchanged()
+        if not resume:
+            self._check_end()
+
+    def _raw(self) -> Iterator[av.VideoFrame]:
+        """Frames as the decoder gives them. An error before the first frame is a late start, one at the very end a tail."""
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.error.FFmpegError as error:
+                self._damaged(f"demuxer: {error}")
+                return
+            except OSError as error:
+                raise ClipError("io_error", str(error)) from error
+            if packet is None:
+                return
+            if self._error is not None and self.count and packet.size:
+                if self._limits.salvage:
+                    self._note("salvaged")
+                    return
+                raise ClipError(self._blame(), f"after {self.count} frames: {self._error}")
+            self._packets += packet.size > 0
+            try:
+                pictures = packet.decode()
+            except av.error.FFmpegError as error:
+                self._damaged(str(error))
+                continue
+            yield from pictures
+
+    def _damaged(self, what: str) -> None:
+        self._error = what
+
+    def _blame(self) -> str:
+        return "truncated" if self._claims.cut_short else "decode_error"
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+
+    def _check(self, frame: av.VideoFrame, pts: int) -> None:
+        limits = self._limits
+        if self.first_pts is None:
+            self.first_pts, self._size = pts, (frame.width, frame.height)
+            if self._error is not None:
+                self._note("late_start")
+                self._error = None
+            check_size(frame.width, frame.height, limits)
+        elif (frame.width, frame.height) != self._size:
+            raise ClipError("resolution_change", f"{self._size} became {(frame.width, frame.height)} at frame {self.count}")
+        seconds = float((pts - self.first_pts) * self._clock.time_base)
+        if self.count >= limits.max_frames:
+            raise ClipError("too_many_frames", f"more than {limits.max_frames}")
+        if seconds > limits.max_duration_s:
+            raise ClipError("duration_out_of_range", f"{seconds:.0f} s and more, allowed are {limits.max_duration_s:.0f} s")
+        if self.count > limits.max_fps * (seconds + 1):
+            raise ClipError("fps_out_of_range", f"{self.count} frames in {seconds:.2f} s, allowed are {limits.max_fps} a second")
+        if self._spent > limits.wall_base_s + limits.wall_factor * max(seconds, self._claims.duration_s or 0.0):
+            raise ClipError("timeout", f"{self._spent:.0f} s of decoding for {seconds:.0f} s of video")
+
+    def _check_unchanged(self) -> None:
+        now = self._stamp()
+        if now != self._opened_as:
+            raise ClipError("source_changed", f"(bytes, modified) {self._opened_as} became {now}")
+
+    def _check_end(self) -> None:
+        """What only the end can tell: frames missing, too few, too slow."""
+        limits, claims = self._limits, self._claims
+        if self._error is not None and not self.count:
+            raise ClipError(self._blame(), self._error)
+        if self.count < limits.min_frames:
+            raise ClipError("truncated" if claims.cut_short else "too_few_frames", f"{self.count} decoded, at least {limits.min_frames} are needed")
+        assert self.first_pts is not None and self._clock.last is not None
+        seconds = float((self._clock.last - self.first_pts) * self._clock.time_base)
+        missing = self._missing(seconds)
+        if self._error is not None and claims.kind not in _OPEN_ENDED:
+            missing = missing or self._error
+        elif self._error is not None:
+            self._note("tail_dropped")
+        if missing and not limits.salvage:
+            raise ClipError("truncated", missing)
+        if missing:
+            self._note("salvaged")
+        if seconds and (self.count - 1) / seconds < limits.min_fps:
+            raise ClipError("fps_out_of_range", f"{self.count} frames in {seconds:.1f} s, at least {limits.min_fps} a second are needed")
+
+    def _missing(self, seconds: float) -> str | None:
+        """Why the video is not all there, or None."""
+        claims, share = self._claims, self._limits.min_complete
+        if claims.frames and self._packets < share * claims.frames:
+            return f"{self._packets} of {claims.frames} frames are there"
+        if claims.cut_short and claims.duration_s and seconds + float(1 / claims.rate) < share * claims.duration_s:
+            return f"{seconds:.2f} of {claims.duration_s:.2f} s decode; {claims.cut_short}"
+        return None

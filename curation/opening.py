@@ -1,0 +1,96 @@
+"""A file opened safely: no link, no pipe, no name that a library could take for a protocol; and its content's identity."""
+
+import errno
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+from urllib.parse import unquote_to_bytes
+
+from pyarrow.fs import FileSystem
+
+from curation.clips import ClipError
+from curation.limits import Limits
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened file: its bytes, its size in bytes, and a function that tells its present (size, modification time)."""
+
+    file: BinaryIO
+    size: int
+    stamp: Callable[[], tuple[int, int]]
+
+
+def open_source(uri: str, max_bytes: int = Limits().max_bytes) -> Source:
+    """Opens a path, a `file://` URI (percent-escapes stand for bytes), or an object store's URI (s3, gs, abfs, hf, ...).
+
+    Raises:
+        ClipError: not_regular_file, io_error.
+    """
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", uri)
+    try:
+        if scheme and scheme[1].lower() != "file":
+            return _open_object(uri)
+        path = unquote_to_bytes(uri[len("file://") :]) if scheme else os.fsencode(uri)
+        source = _open_local(path)
+    except (OSError, ValueError) as error:
+        raise ClipError("io_error", f"{type(error).__name__}: {error}") from error
+    if source.size > max_bytes:
+        source.file.close()
+        raise ClipError("io_error", f"{source.size} bytes, allowed are {max_bytes}")
+    return source
+
+
+def _open_local(path: bytes) -> Source:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a symbolic link; a socket
+            raise ClipError("not_regular_file", error.strerror or "") from error
+        raise
+    state = os.fstat(fd)
+    if not stat.S_ISREG(state.st_mode):
+        os.close(fd)
+        raise ClipError("not_regular_file", f"mode {stat.filemode(state.st_mode)}")
+
+    def stamp() -> tuple[int, int]:
+        now = os.fstat(fd)
+        return now.st_size, now.st_mtime_ns
+
+    return Source(cast(BinaryIO, os.fdopen(fd, "rb", buffering=0)), state.st_size, stamp)
+
+
+def _open_object(uri: str) -> Source:
+    store, path = FileSystem.from_uri(uri)
+
+    def stamp() -> tuple[int, int]:
+        info = store.get_file_info(path)
+        return info.size or 0, info.mtime_ns or 0
+
+    file = store.open_input_file(path)
+    return Source(cast(BinaryIO, file), file.size(), stamp)
+
+
+def content_id(uri: str, limits: Limits | None = None) -> tuple[str, str, int]:
+    """(video_id, sha256 in hex, bytes) of a file's content; video_id is the first 16 digits of the sha256.
+
+    Raises:
+        ClipError: not_regular_file, io_error, source_changed.
+    """
+    source, digest, count = open_source(uri, (limits or Limits()).max_bytes), hashlib.sha256(), 0
+    with source.file as file:
+        before = source.stamp()
+        try:
+            while block := file.read(1 << 20):
+                digest.update(block)
+                count += len(block)
+            after = source.stamp()
+        except OSError as error:
+            raise ClipError("io_error", str(error)) from error
+        if after != before or count != source.size:
+            raise ClipError("source_changed", f"{before} became {after} while {count} bytes were read")
+    return digest.hexdigest()[:16], digest.hexdigest(), count

@@ -1,0 +1,177 @@
+"""The only file that opens media: probe it, and decode it once as a stream of pictures, within limits for files nobody vouches for."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from types import TracebackType
+from typing import Any, Self
+
+import av
+from av.stream import Discard, Disposition
+
+from curation.clips import ClipError
+from curation.containers import DEMUXERS, SEEKABLE, SNIFF_BYTES, cut_short, is_encrypted, sniff
+from curation.decode import Claims, Decoder
+from curation.limits import Limits, check_size
+from curation.opening import content_id, open_source
+from curation.pictures import Picture, Look, analysis_size, display_size
+
+__all__ = ["Limits", "Picture", "Video", "VideoInfo", "content_id", "read_clip"]
+
+_BUFFER = 256 << 10  # libav's read size in bytes: a call into Python costs little against a quarter of a MiB
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What the header says, after checks. Sizes in px, display size with rotation and pixel aspect applied."""
+
+    container: str
+    codec: str
+    width: int
+    height: int
+    coded_width: int
+    coded_height: int
+    rotation: int
+    fps: float
+    time_base: Fraction
+    duration_s: float | None
+    frames_claimed: int | None
+    notes: tuple[str, ...]
+
+
+class Video:
+    """A video opened safely; a context manager. Decodes with one thread and yields the same pixels everywhere.
+
+    Args:
+        uri: see `open_source`.
+        limits: what is allowed; defaults if None.
+        size: short side of the pictures in px (see `curation.pictures.analysis_size`).
+        threads: decoder threads; the pixels do not depend on it.
+
+    Raises:
+        ClipError: not_regular_file, io_error, unsupported_container, truncated, encrypted, no_video_stream, unsupported_codec,
+            dims_out_of_range, fps_out_of_range, duration_out_of_range, too_many_frames.
+    """
+
+    def __init__(self, uri: str, limits: Limits | None = None, size: int = 256, threads: int = 1) -> None:
+        self.limits, self.size = limits or Limits(), size
+        self.frames_decoded = 0
+        self._source = open_source(uri, self.limits.max_bytes)
+        self._container: Any = None
+        try:
+            self._open(threads)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the container and the file."""
+        if self._container is not None:
+            self._container.close()
+        self._source.file.close()
+
+    def _open(self, threads: int) -> None:
+        file = self._source.file
+        self._stamp = self._source.stamp()
+        head = file.read(SNIFF_BYTES)
+        kind = sniff(head)
+        self._short = cut_short(kind, file, self._source.size)
+        if self._short == "no moov box":
+            raise ClipError("truncated", self._short)
+        encrypted = is_encrypted(kind, file, self._source.size)
+        file.seek(0)
+        options = {"format_whitelist": DEMUXERS[kind], "protocol_whitelist": "", "max_pixels": str(self.limits.max_pixels), "err_detect": "explode"}
+        try:
+            self._container = av.open(file, format=DEMUXERS[kind], options=options, buffer_size=_BUFFER, metadata_errors="replace")
+        except av.error.FFmpegError as error:
+            raise ClipError("truncated" if self._short else "decode_error", f"header: {error}") from error
+        self._stream = self._pick_stream()
+        if encrypted:
+            raise ClipError("encrypted", "the sample entry is protected (Common Encryption)")
+        self._stream.codec_context.thread_count = threads
+        self.info = self._probe(kind)
+
+    def _pick_stream(self) -> Any:
+        streams = self._container.streams
+        if len(streams) > self.limits.max_streams:
+            raise ClipError("unsupported_container", f"{len(streams)} streams, allowed are {self.limits.max_streams}")
+        videos = [s for s in streams.video if not s.disposition & Disposition.attached_pic]
+        if not videos:
+            raise ClipError("no_video_stream", f"{len(streams)} streams, none of them moving pictures")
+        for other in streams:
+            if other is not videos[0]:
+                other.discard = Discard.all
+        self._extra = len(videos) > 1
+        return videos[0]
+
+    def _probe(self, kind: str) -> VideoInfo:
+        stream, context, limits = self._stream, self._stream.codec_context, self.limits
+        codec = context.codec.canonical_name if context is not None else "unknown"
+        if codec not in limits.codecs:
+            raise ClipError("unsupported_codec", f"{codec}; allowed are {', '.join(limits.codecs)}")
+        if context.width or context.height:
+            check_size(context.width, context.height, limits)
+        rate = stream.average_rate or (stream.guessed_rate if kind != "matroska" or stream.guessed_rate != 1 / stream.time_base else None)
+        length = float(stream.duration * stream.time_base) if stream.duration else None
+        if length is None and self._container.duration:
+            length = self._container.duration / 1e6
+        claimed = min(stream.frames, len(stream.index_entries)) if kind in ("mov", "avi") and stream.frames else None
+        if length is not None and length > limits.max_duration_s:
+            raise ClipError("duration_out_of_range", f"{length:.0f} s, allowed are {limits.max_duration_s:.0f} s")
+        if claimed is not None and claimed > limits.max_frames:
+            raise ClipError("too_many_frames", f"{claimed} claimed, allowed are {limits.max_frames}")
+        if rate and not limits.min_fps <= rate <= limits.max_fps:
+            raise ClipError("fps_out_of_range", f"{float(rate):.3f}, allowed are {limits.min_fps} to {limits.max_fps}")
+        claims = Claims(kind, claimed, length, rate or Fraction(25), self._short)
+        self._decoder = Decoder(self._container, stream, claims, limits, self._source.stamp)
+        self._frames = self._decoder.frames()
+        return self._describe(codec, claims)
+
+    def _describe(self, codec: str, claims: Claims) -> VideoInfo:
+        """The header's claims, with what only a decoded frame tells: rotation, colours, interlacing."""
+        self._first = next(self._frames)
+        frame, stream = self._first[1], self._stream
+        self._look = Look.of(frame, stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio, self.size)
+        check_size(self._look.width, self._look.height, self.limits)
+        notes = (["extra_streams"] if self._extra else []) + list(self._look.notes) + self._decoder.notes
+        return VideoInfo(
+            claims.kind, codec, self._look.width, self._look.height, frame.width, frame.height, self._look.rotation, float(claims.rate),
+            stream.time_base, claims.duration_s, claims.frames, tuple(notes),
+        )
+
+    @property
+    def first_pts(self) -> int:
+        """The first frame's presentation time in time_base units."""
+        return self._first[0]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes of `info` and those that decoding added."""
+        return tuple(dict.fromkeys([*self.info.notes, *self._decoder.notes]))
+
+    def pictures(self) -> Iterator[Picture]:
+        """Every frame once, in presentation order; can be called once.
+
+        Raises:
+            ClipError: see `curation.decode.Decoder.frames`.
+            ValueError: called a second time.
+        """
+        frames, self._frames = self._frames, None
+        if frames is None:
+            raise ValueError("Video.pictures() was called twice: a video is decoded once; open it again")
+        time_base, (first, frame) = self.info.time_base, self._first
+        del frame
+        for index, (pts, frame) in enumerate(_chain(self._first, frames)):
+            self.frames_decoded = index + 1
+            yield Picture(index, pts, float((pts - first) * time_base), self._look.shrink(frame), self._look.turn)
+
+
+def _chain(first: tuple[int, av.VideoFrame], rest: Iterator[tuple[int, av.VideoFrame]]) -> Iterator[tuple[int, av.VideoFrame]]:
+    yield first
+    yield from rest
