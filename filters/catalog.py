@@ -1,0 +1,160 @@
+"""The catalogue: every filter, where it runs, and the rules with the default thresholds that judge it."""
+
+import difflib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from filters.base import Entry, Filter, Rule
+
+
+def _motion() -> Filter:
+    from filters.motion import Motion
+
+    return Motion()
+
+
+def _camera() -> Filter:
+    from filters.camera import Camera
+
+    return Camera()
+
+
+def _color() -> Filter:
+    from filters.color import Color
+
+    return Color()
+
+
+def _quality() -> Filter:
+    from filters.quality import Quality
+
+    return Quality()
+
+
+# Source of every threshold below that names no other: benchmarks/rule_thresholds.py, which chooses each in the middle of the
+# gap between clips to keep and clips to reject, on shots labelled by eye, and prints what left-out videos make of it.
+# PAN publishes no thresholds. Columns are named "{filter}_{score}"; a reason is named after the vice, as labels name it.
+
+MOTION = Entry(
+    "motion",
+    "rules",
+    _motion,
+    {
+        "flow": "share of the diagonal per s: 95th percentile over the picture, mean of the middle 80 % of the samples",
+        "moving_share": "share of the picture that moves, mean over time",
+        "stability": "1 = the same speed throughout; mean speed / (mean speed + mean change between samples)",
+        "edge_diff": "share of edge pixels that a sample and its neighbour do not have in common, median over time",
+        "luma_diff": "mean absolute luma difference between a sample and its neighbour, share of full range, mean over time",
+        "flicker": "share of full range per s: swings of mean brightness that turn back within half a second",
+        "static_share": "share of the samples in which nothing moves",
+    },
+    (
+        # Compression noise of a still picture stays under 0.01, a person who speaks or works before a fixed camera gives 0.03 and more.
+        Rule("low", "motion_flow", "static", low=0.022),
+        # More than a diagonal a second for most of a clip: each pixel is seen in two or three frames only.
+        Rule("high", "motion_flow", "extreme_motion", high=1.2),
+        # Slides and still pictures with a movement now and then.
+        Rule("static_share_high", "motion_static_share", "static", high=0.7),
+        # A lamp that goes on and off once a second between 0 and half of full range gives 1.
+        Rule("flicker_high", "motion_flicker", "flashing", high=0.5),
+    ),
+)
+
+CAMERA = Entry(
+    "camera",
+    "rules",
+    _camera,
+    {
+        "translation": "share of the diagonal per s: length of the mean shift, so back and forth cancels",
+        "translation_x": "share of the diagonal per s, mean; positive = the picture's content goes right (the camera left)",
+        "translation_y": "share of the diagonal per s, mean; positive = the picture's content goes down (the camera up)",
+        "zoom": "relative growth per s, mean; positive = towards the scene",
+        "shake": "share of the diagonal per s: mean deviation of the shift from its mean",
+        "residual": "share of the diagonal per s: 90th percentile of the motion that is not the camera's, on textured pixels",
+        "pan": "0 to 1: share of all motion that is one steady translation",
+        "zoom_only": "0 to 1: share of all motion that is one steady zoom",
+        "tracked": "share of the steps whose camera motion could be measured",
+    },
+    (
+        Rule("pan_high", "camera_pan", "uniform_pan", high=0.7),
+        Rule("zoom_high", "camera_zoom_only", "uniform_zoom", high=0.5),
+    ),
+)
+
+COLOR = Entry(
+    "color",
+    "rules",
+    _color,
+    {
+        "head": "share of the first second's samples that are one colour",
+        "tail": "share of the last second's samples that are one colour",
+        "anywhere": "share of all samples that are one colour",
+        "evenness": "share of the picture that has its most common colour, median over time",
+        "contrast": "standard deviation of luma, share of full range, median over time",
+    },
+    (
+        # One sample of four may be the flash of a cut that was not trimmed; two are a leader or a fade.
+        Rule("head_high", "color_head", "pure_color_or_fade", high=0.3),
+        Rule("tail_high", "color_tail", "pure_color_or_fade", high=0.3),
+        Rule("anywhere_high", "color_anywhere", "pure_color_or_fade", high=0.2),
+    ),
+)
+
+QUALITY = Entry(
+    "quality",
+    "rules",
+    _quality,
+    {
+        "brisque": "BRISQUE, about 0 (clean) to 100 (bad), median of a few samples with contrast; 100 where none has",
+        "sharpness": "gray levels per px: 99th percentile of the Laplacian's size at analysis scale, median over time",
+        "dark_share": "share of pixels darker than 6 % of full range, median over time",
+        "bright_share": "share of pixels brighter than 97 % of full range, median over time",
+    },
+    (
+        Rule("brisque_high", "quality_brisque", "low_quality", high=80.0),
+        Rule("sharpness_low", "quality_sharpness", "low_quality", low=10.0),
+        Rule("dark_high", "quality_dark_share", "low_quality", high=0.95),
+        Rule("bright_high", "quality_bright_share", "low_quality", high=0.95),
+    ),
+)
+
+#: Cheapest first; every filter of a stage measures each clip that the stages before kept.
+CATALOG: tuple[Entry, ...] = (
+    MOTION,
+    CAMERA,
+    COLOR,
+    QUALITY,
+)
+
+
+def with_thresholds(entries: Sequence[Entry], thresholds: Mapping[str, Mapping[str, float]] | None = None, disabled: Collection[str] = ()) -> tuple[Entry, ...]:
+    """The entries without the disabled ones, with `thresholds` ({"motion": {"low": 0.02}}) in place of their rules' defaults.
+
+    Raises:
+        ValueError: an unknown filter or key; it names the nearest known one.
+    """
+    thresholds = thresholds or {}
+    for name in [*thresholds, *disabled]:
+        _known(name, [entry.name for entry in entries], "filters")
+    return tuple(_changed(entry, thresholds.get(entry.name, {})) for entry in entries if entry.name not in disabled)
+
+
+def thresholds_of(entry: Entry) -> dict[str, float]:
+    """An entry's thresholds by their keys, as a recipe shows them."""
+    return {rule.key: float(rule.low if rule.low is not None else rule.high) for rule in entry.rules}  # type: ignore[arg-type]
+
+
+def _changed(entry: Entry, values: Mapping[str, float]) -> Entry:
+    for key in values:
+        _known(key, [rule.key for rule in entry.rules], f"filters.{entry.name}")
+    return replace(entry, rules=tuple(_moved(rule, values[rule.key]) if rule.key in values else rule for rule in entry.rules))
+
+
+def _moved(rule: Rule, bound: float) -> Rule:
+    return replace(rule, low=bound) if rule.low is not None else replace(rule, high=bound)
+
+
+def _known(name: str, known: Sequence[str], where: str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1, 0.0)
+        raise ValueError(f"{where} has no {name!r}; did you mean {near[0]!r}?" if near else f"{where} has no {name!r}")

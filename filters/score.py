@@ -1,0 +1,107 @@
+"""ScoreClips: measures every kept clip with a list of filters, judges it, and drops the frames of what is rejected."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from curation.clips import ClipError
+from curation.frames import Frames
+from filters.base import Entry, Filter, verdict
+
+Scores = dict[str, float | None]
+
+
+class ScoreClips:
+    """One scoring stage of the stream: pa.Table -> pa.Table, each row in its place.
+
+    A row is measured when it is a clip with status "ok", no reason yet and its frames. Its score columns are filled, the
+    entries' rules judge them, their reasons are appended to `reject`, `frames` is nulled if there are any, and the stage's
+    name is appended to `stages`. Every other row passes untouched, with null scores. A score that a filter could not
+    measure (ClipError, or a number that is not finite) stays null and its rules reject as "not_measured:{column}".
+
+    The output's schema is the input's followed by the entries' columns (float32) in the entries' order.
+
+    Raises:
+        ValueError: two entries have the same name, or none is given.
+    """
+
+    def __init__(self, entries: Sequence[Entry], stage_name: str) -> None:
+        names = [entry.name for entry in entries]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"{stage_name}: needs at least one filter, each once, got {names}")
+        self.entries, self.stage_name = tuple(entries), stage_name
+        self.filters: list[Filter] = [entry.make() for entry in entries]  # here, so that weights load once a worker
+        self.columns = [column for entry in entries for column in entry.columns()]
+        self.rules = [rule for entry in entries for rule in entry.rules]
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        rows = table.select(["kind", "clip_id", "status", "reject", "stages", "frames"]).to_pylist()
+        todo = [i for i, row in enumerate(rows) if is_open(row)]
+        measured = dict(zip(todo, self._measure([rows[i] for i in todo]), strict=True))
+        for i, scores in measured.items():
+            row = rows[i]
+            row["reject"] = row["reject"] + verdict(scores, self.rules)
+            row["stages"] = row["stages"] + [self.stage_name]
+            row["frames"] = None if row["reject"] else row["frames"]
+        if measured:
+            for name in ("reject", "stages", "frames"):
+                field = table.schema.field(name)
+                table = table.set_column(table.schema.get_field_index(name), field, pa.array([row[name] for row in rows], field.type))
+        for column in self.columns:
+            values = pa.array([measured[i][column] if i in measured else None for i in range(len(rows))], pa.float32())
+            table = _put(table, pa.field(column, pa.float32()), values)
+        return table
+
+    def _measure(self, rows: Sequence[Mapping[str, Any]]) -> list[Scores]:
+        clips = []
+        for row in rows:
+            try:
+                clips.append(Frames.from_bytes(row["frames"]))
+            except Exception as error:
+                error.add_note(f"clip {row['clip_id']}: its frames could not be read back")
+                raise
+        found: list[Scores] = [{} for _ in rows]
+        for entry, filter_ in zip(self.entries, self.filters, strict=True):
+            ids = [str(row["clip_id"]) for row in rows]
+            for scores, raw in zip(found, _scores_of(filter_, clips, ids), strict=True):
+                for name, column in zip(entry.scores, entry.columns(), strict=True):
+                    value = raw.get(name)
+                    scores[column] = float(value) if value is not None and math.isfinite(value) else None
+        return found
+
+
+def is_open(row: Mapping[str, Any]) -> bool:
+    """Whether a row still has to be judged: a clip, without a fault or reason, with its frames."""
+    return bool(row["kind"] == "clip" and row["status"] == "ok" and not row["reject"] and row["frames"] is not None)
+
+
+def _scores_of(filter_: Filter, clips: Sequence[Frames], ids: Sequence[str]) -> list[dict[str, float]]:
+    """Each clip's raw scores; {} for a clip that the filter cannot measure (ClipError)."""
+    score_many = getattr(filter_, "score_many", None)
+    if score_many is not None and clips:
+        try:
+            return list(score_many(clips))
+        except ClipError:
+            pass  # one of them is at fault: find out which, one by one
+        except Exception as error:
+            error.add_note(f"filter {type(filter_).__name__}, clips {', '.join(ids)}")
+            raise
+    return [_score_of(filter_, clip, clip_id) for clip, clip_id in zip(clips, ids, strict=True)]
+
+
+def _score_of(filter_: Filter, clip: Frames, clip_id: str) -> dict[str, float]:
+    try:
+        return filter_.score(clip)
+    except ClipError:
+        return {}
+    except Exception as error:
+        error.add_note(f"filter {type(filter_).__name__}, clip {clip_id}")
+        raise
+
+
+def _put(table: pa.Table, field: pa.Field, values: pa.Array) -> pa.Table:
+    """`table` with the column in the place where it is already, else at the end."""
+    at = table.schema.get_field_index(field.name)
+    return table.append_column(field, values) if at < 0 else table.set_column(at, field, values)
