@@ -10,9 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.fs import FileSystem
 
-from curation.clips import ClipError, one_line
-from curation.uris import local_path, open_source
+from curation.clips import one_line
+from curation.uris import local_path
 
 LIST_SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet")
 
@@ -29,14 +30,22 @@ def rows(name: str, uri: str, fault: Fault) -> Iterator[Row]:
     try:
         if path is not None and not stat.S_ISREG(os.stat(path).st_mode):
             return fault(name, "a manifest must be a regular file")
-        with open_source(uri, follow=True) as stream:
+        with _opened(uri) as stream:
             if name.lower().endswith(".parquet"):
                 yield from _parquet_rows(name, stream, fault)
             else:
                 text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="" if name.lower().endswith(".csv") else None)
                 yield from (_csv_rows if name.lower().endswith(".csv") else _jsonl_rows)(name, text, fault)
-    except (OSError, ClipError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException) as error:
         fault(name, one_line(str(error), 200))
+
+
+def _opened(uri: str) -> io.BufferedReader:
+    path = local_path(uri)
+    if path is not None:
+        return open(path, "rb")
+    system, key = FileSystem.from_uri(uri)
+    return io.BufferedReader(system.open_input_file(key))
 
 
 def _csv_rows(name: str, text: Iterable[str], fault: Fault) -> Iterator[Row]:
@@ -77,7 +86,7 @@ def _jsonl_rows(name: str, text: Iterable[str], fault: Fault) -> Iterator[Row]:
 
 
 def _parquet_rows(name: str, stream: io.BufferedReader, fault: Fault) -> Iterator[Row]:
-    table = pq.ParquetFile(stream if stream.seekable() else io.BytesIO(stream.read()))
+    table = pq.ParquetFile(stream)
     if "uri" not in table.schema_arrow.names:
         return fault(name, f"no column uri; it has: {', '.join(map(one_line, table.schema_arrow.names))}")
     line = 1

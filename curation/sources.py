@@ -17,8 +17,10 @@ from pydantic import Field
 
 from curation.clips import ClipError, one_line, table_of
 from curation.config import Config
+from curation.limits import Limits
+from curation.opening import content_id
 from curation.source_lists import LIST_SUFFIXES, rows
-from curation.uris import SCHEME, WILD, content_id, glob_regex, local_path, refused, target_of, uri_of
+from curation.uris import SCHEME, WILD, glob_regex, local_path, refused, target_of, uri_of
 
 VIDEO_SUFFIXES = tuple(".3gp .asf .avi .divx .flv .m2ts .m2v .m4v .mjpeg .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .rm .ts .vob .webm .wmv .y4m".split())  # noqa: SIM905
 
@@ -232,7 +234,7 @@ def _licence_verdict(provenance: Mapping[str, Any], allowed: set[str]) -> dict[s
     return {"status": "failed", "error_code": "policy_licence", "error_detail": one_line(detail)}
 
 
-def identify(table: pa.Table) -> pa.Table:
+def identify(table: pa.Table, limits: Limits | None = None) -> pa.Table:
     """`video_table`'s rows as the stream's video rows, each with its video_id; per row and pure, so Ray can spread it.
 
     It reads each file once; the operating system's cache serves the decode that follows where the file fits. A row
@@ -243,7 +245,10 @@ def identify(table: pa.Table) -> pa.Table:
         row |= {"kind": "video", "video_id": hashlib.sha256(row["video_uri"].encode()).hexdigest()[:16]}
         if row["status"] == "ok":
             try:
-                row["video_id"] = content_id(row["video_uri"])
+                video_id, _, size = content_id(row["video_uri"], limits)
+                if not size:  # it has no content to be known by: two empty files are not the same video
+                    raise ClipError("unsupported_container", "the file is empty")
+                row["video_id"] = video_id
             except ClipError as error:
                 row |= {"status": "failed", "error_code": error.reason, "error_detail": error.detail}
         found.append(row)

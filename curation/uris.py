@@ -1,18 +1,11 @@
-"""Uris: where a video lies, as text that Arrow can hold; how its bytes are opened safely, and the id that they give it."""
+"""Uris: where a video lies, as text that Arrow can hold, and which of them a user may give."""
 
-import errno
-import hashlib
-import io
 import os
 import re
-import stat
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 
-import pyarrow as pa
-from pyarrow.fs import FileSystem
-
-from curation.clips import ClipError, one_line
+from curation.clips import one_line
 
 REMOTESCHEMES = ("s3", "gs")
 SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -72,46 +65,3 @@ def target_of(value: Any, folder: str) -> tuple[str | None, str]:
         return None, wrong
     path = local_path(value.replace("://localhost/", ":///", 1))
     return (value if path is None else uri_of(path)), ""
-
-
-def open_source(uri: str, follow: bool = False) -> io.BufferedReader:
-    """`uri` opened for reading bytes; a local one never through a link (unless `follow`), never a FIFO, socket, device or folder.
-
-    Raises:
-        ClipError: "not_regular_file", or "io_error" where it is missing or may not be read.
-    """
-    path = local_path(uri)
-    try:
-        if path is None:
-            system, key = FileSystem.from_uri(uri)
-            return io.BufferedReader(system.open_input_stream(key))
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
-    except (OSError, ValueError, pa.ArrowException) as error:
-        link = isinstance(error, OSError) and error.errno in (errno.ELOOP, errno.ENXIO)
-        raise ClipError("not_regular_file" if link else "io_error", getattr(error, "strerror", None) or str(error)) from error
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise ClipError("not_regular_file", "a folder, FIFO, socket or device")
-    return io.BufferedReader(io.FileIO(handle, "rb"))
-
-
-def content_id(uri: str) -> str:
-    """The first 16 hex digits of the sha256 of the file's bytes, read once in blocks of 1 MiB.
-
-    Raises:
-        ClipError: "not_regular_file", "io_error", "source_changed" (the size changed while it was read), or
-            "unsupported_container" for an empty file: it has no content to be known by.
-    """
-    digest, size = hashlib.sha256(), 0
-    with open_source(uri) as stream:
-        try:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-                size += len(block)
-        except OSError as error:
-            raise ClipError("io_error", error.strerror or str(error)) from error
-        if local_path(uri) is not None and os.fstat(stream.fileno()).st_size != size:
-            raise ClipError("source_changed", f"{size} bytes read, now the file has {os.fstat(stream.fileno()).st_size}")
-    if not size:
-        raise ClipError("unsupported_container", "the file is empty")
-    return digest.hexdigest()[:16]
