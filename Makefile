@@ -9,7 +9,7 @@ PYTHON ?= $(shell python3.11 --version >/dev/null 2>&1 && echo python3.11 || ech
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_FLAGS ?=
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-warn-script-location --no-compile --quiet $(PIP_FLAGS)
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-warn-script-location --no-compile -qq $(PIP_FLAGS)
 FOLDERS := curation filters captioning training pipelines
 TEST_FLAGS ?=
 export PYTHONUNBUFFERED := 1
@@ -28,7 +28,7 @@ install-core: $(VENV)/.core.stamp
 # torch first, with its own dependencies: a CPU build where pip is told of one, the registry's build elsewhere.
 # The rest comes from the lock without dependencies: resolving would pull torchaudio, triton and a second cv2.
 $(VENV)/.core.stamp: locks/core-py311-cpu.txt pyproject.toml
-	@echo "setting up $(VENV) (core) with $$($(PYTHON) --version)"
+	@echo "setting up $(VENV) with $$($(PYTHON) --version): about a minute, once"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0
 	$(PIP) --no-deps -r locks/core-py311-cpu.txt
@@ -37,7 +37,7 @@ $(VENV)/.core.stamp: locks/core-py311-cpu.txt pyproject.toml
 	@touch $@
 
 $(VENV)/.dev.stamp: $(VENV)/.core.stamp locks/dev-py311-cpu.txt
-	@echo "setting up $(VENV) (dev)"
+	@echo "setting up $(VENV): what tests and checks need"
 	$(PIP) --no-deps -r locks/dev-py311-cpu.txt
 	@touch $@
 

@@ -10,6 +10,9 @@ from typing import Any
 from pydantic import Field
 
 from curation.config import Config
+from curation.limits import Limits
+from curation.shots import SplitConfig
+from curation.sources import SourcesConfig
 from curation.stage import Resources
 from pipelines import strict_toml
 from pipelines.strict_toml import SettingsError
@@ -31,6 +34,9 @@ class StageResources(Config):
 class Recipe(Config):
     """The whole run's settings; a recipe file lists only what differs from these defaults."""
 
+    sources: SourcesConfig = Field(default_factory=SourcesConfig, description="which files are taken for videos")
+    limits: Limits = Field(default_factory=Limits, description="what a video may be")
+    split: SplitConfig = Field(default_factory=SplitConfig, description="how a video becomes clips")
     resources: StageResources = Field(default_factory=StageResources, description="cluster resources a stage")
 
     def digest(self, part: str) -> str:

@@ -146,6 +146,8 @@ def _problems(model: type[Config], error: ValidationError) -> Iterator[str]:
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             yield f"{key}: unknown key{_nearest(model, key)}"
+        elif key and isinstance(item["input"], dict) and item["type"] == "value_error":
+            yield f"{key}: {item['msg'].removeprefix('Value error, ')}"
         elif key:
             yield f"{key}: {item['msg'].removeprefix('Value error, ')}, got {toml_or_repr(item['input'])}"
         else:

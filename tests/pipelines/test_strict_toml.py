@@ -47,7 +47,7 @@ def test_unknown_key_in_the_wrong_table_names_the_right_one() -> None:
 
 
 def test_unknown_key_near_nothing_lists_what_is_known_there() -> None:
-    assert problems({"camera": {"zzz": 1}}) == ["camera.zzz: unknown key; known here: camera.low, camera.high, camera.enabled"]
+    assert problems({"camera": {"zzz": 1}}) == ["camera.zzz: unknown key; known here: low, high, enabled"]
 
 
 @pytest.mark.parametrize("value", ["0.02", True, None, [0.02], float("inf"), float("nan")])
