@@ -31,6 +31,12 @@ def _quality() -> Filter:
     return Quality()
 
 
+def _scene_text() -> Filter:
+    from filters.scene_text import SceneText
+
+    return SceneText()
+
+
 # Source of every threshold below that names no other: benchmarks/rule_thresholds.py, which chooses each in the middle of the
 # gap between clips to keep and clips to reject, on shots labelled by eye, and prints what left-out videos make of it.
 # PAN publishes no thresholds. Columns are named "{filter}_{score}"; a reason is named after the vice, as labels name it.
@@ -118,12 +124,37 @@ QUALITY = Entry(
     ),
 )
 
+SCENE_TEXT = Entry(
+    "scene_text",
+    "detectors",
+    _scene_text,
+    {
+        "area": "share of the picture, mean over the pictures looked at",
+        "median_area": "share of the picture, median over the pictures looked at: what one false find cannot raise",
+        "max_area": "share of the picture, largest of the pictures looked at",
+        "persistent_area": "share of the picture x share of the pictures, over the places that hold lines of text that stay in place, in at least half of them",
+        "overlay_area": "share of the picture that keeps holding text while the picture around it changes",
+        "subtitle_area": "share of the picture: lines of text that stay in the lower third, centred",
+        "frames_with_text": "share of the pictures looked at",
+    },
+    # Source: benchmarks/text_thresholds.py, in the same way.
+    (
+        Rule("subtitle_high", "scene_text_subtitle_area", "subtitles", high=0.006),
+        # A small corner logo covers 1 %, and is allowed.
+        Rule("overlay_high", "scene_text_overlay_area", "overlay_text_large", high=0.015),
+        # Text that stays over a still picture may be the scene's own: twice a corner logo. Peers reject 2 % of one frame (VideoX-Fun).
+        Rule("persistent_high", "scene_text_persistent_area", "persistent_text", high=0.02),
+        Rule("area_high", "scene_text_area", "text_dominated", high=0.08),
+    ),
+)
+
 #: Cheapest first; every filter of a stage measures each clip that the stages before kept.
 CATALOG: tuple[Entry, ...] = (
     MOTION,
     CAMERA,
     COLOR,
     QUALITY,
+    SCENE_TEXT,
 )
 
 
