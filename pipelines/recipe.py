@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -14,10 +14,18 @@ from curation.limits import Limits
 from curation.shots import SplitConfig
 from curation.sources import SourcesConfig
 from curation.stage import Resources
-from pipelines import strict_toml
+from filters.base import Entry
+from filters.catalog import CATALOG, thresholds_of
+from pipelines import strict_toml, thresholds
 from pipelines.strict_toml import SettingsError
 
 RECIPES = "pipelines.recipes"
+
+
+if TYPE_CHECKING:
+    FilterSettings = Config
+else:
+    FilterSettings = thresholds.settings_model(CATALOG)
 
 
 class StageResources(Config):
@@ -37,6 +45,7 @@ class Recipe(Config):
     sources: SourcesConfig = Field(default_factory=SourcesConfig, description="which files are taken for videos")
     limits: Limits = Field(default_factory=Limits, description="what a video may be")
     split: SplitConfig = Field(default_factory=SplitConfig, description="how a video becomes clips")
+    filters: FilterSettings = Field(default_factory=FilterSettings, description="which filters run, and their thresholds")
     resources: StageResources = Field(default_factory=StageResources, description="cluster resources a stage")
 
     def digest(self, part: str) -> str:
@@ -49,7 +58,16 @@ class Recipe(Config):
         Thresholds are left out (`pan rejudge` judges the ledger again), the set of enabled filters is in;
         cluster resources are left out, since neither clips nor bytes depend on them.
         """
-        return self.model_dump(mode="json", exclude={"resources"})
+        settings = self.model_dump(mode="json", exclude={"resources"})
+        return settings | {"filters": [entry.name for entry in self.entries()]}
+
+    def entries(self) -> tuple[Entry, ...]:
+        """The enabled filters' catalogue entries with this recipe's thresholds."""
+        return thresholds.enabled_entries(CATALOG, self.filters)
+
+    def thresholds(self) -> dict[str, dict[str, float]]:
+        """{filter: {key: threshold}} of the enabled filters: what judges, and what pack's verdict depends on."""
+        return {entry.name: thresholds_of(entry) for entry in self.entries()}
 
     def to_toml(self, comments: bool = False) -> str:
         """The resolved recipe: every key with its value."""

@@ -1,13 +1,13 @@
 """The recipe's filter tables, made from the catalogue: one key a rule, whether the filter runs, and the way back to entries."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from pydantic import Field, create_model, model_validator
 
 from curation.config import Config
 from filters.base import Entry, Rule
+from filters.catalog import thresholds_of, with_thresholds
 
 
 class FilterTable(Config):
@@ -33,25 +33,10 @@ def settings_model(catalog: Iterable[Entry]) -> type[Config]:
 
 def enabled_entries(catalog: Iterable[Entry], settings: Config) -> tuple[Entry, ...]:
     """The enabled filters' entries, their rules with the thresholds of `settings`, in the catalogue's order."""
-    chosen = []
-    for entry in catalog:
-        table = getattr(settings, entry.name)
-        if table.enabled:
-            chosen.append(replace(entry, rules=tuple(_with_bound(rule, getattr(table, rule.key)) for rule in entry.rules)))
-    return tuple(chosen)
-
-
-def bound(rule: Rule) -> float:
-    """The one bound that a rule sets."""
-    if rule.low is not None:
-        return rule.low
-    if rule.high is None:
-        raise ValueError(f"rule {rule.key!r} on {rule.score} sets no bound")
-    return rule.high
-
-
-def _with_bound(rule: Rule, value: float) -> Rule:
-    return replace(rule, low=value) if rule.low is not None else replace(rule, high=value)
+    tables = settings.model_dump()
+    off = [name for name, table in tables.items() if not table["enabled"]]
+    values = {name: {key: value for key, value in table.items() if key != "enabled"} for name, table in tables.items() if name not in off}
+    return with_thresholds(tuple(catalog), values, off)
 
 
 def _table_model(entry: Entry) -> type[Config]:
@@ -59,8 +44,9 @@ def _table_model(entry: Entry) -> type[Config]:
     keys = [rule.key for rule in entry.rules]
     if len(set(keys)) < len(keys) or "enabled" in keys:
         raise ValueError(f"filter {entry.name}: every rule needs a key of its own, got {keys}")
+    defaults = thresholds_of(entry)
     units = {f"{entry.name}_{score}": unit for score, unit in entry.scores.items()}
-    thresholds: Any = {rule.key: (float, Field(bound(rule), description=_purpose(rule, units))) for rule in entry.rules}
+    thresholds: Any = {rule.key: (float, Field(defaults[rule.key], description=_purpose(rule, units))) for rule in entry.rules}
 
     def ordered(self: Any) -> Any:
         for low, high in _intervals(entry.rules):

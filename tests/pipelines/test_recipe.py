@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import recipe
+from curation.config import Config
+from pipelines import recipe, strict_toml
 from pipelines.recipe import Recipe
 from pipelines.strict_toml import SettingsError
 
@@ -25,6 +26,41 @@ def test_resources_do_not_enter_the_plan() -> None:
     wide = recipe.load("local", ["resources.split.num_cpus=4"])
     assert wide != recipe.load("local")
     assert wide.plan_settings() == recipe.load("local").plan_settings()
+
+
+def test_thresholds_do_not_enter_the_plan_but_the_set_of_filters_does() -> None:
+    plain = recipe.load("local")
+    tighter = recipe.load("local", ["filters.motion.low=0.05"])
+    assert tighter.plan_settings() == plain.plan_settings()
+    assert tighter.thresholds() != plain.thresholds()
+    assert tighter.thresholds()["motion"]["low"] == 0.05
+    without = recipe.load("local", ["filters.color.enabled=false"])
+    assert without.plan_settings()["filters"] == [name for name in plain.plan_settings()["filters"] if name != "color"]
+    assert "color" not in without.thresholds()
+
+
+def test_misspelt_and_contradictory_thresholds_are_refused_together() -> None:
+    with pytest.raises(SettingsError) as caught:
+        recipe.load("local", ["filters.motion.lo=0.02", "filters.motoin.low=0.02", "filters.camera.pan_high='a'"])
+    assert caught.value.problems == [
+        "filters.motion.lo: unknown key; did you mean filters.motion.low?",
+        'filters.camera.pan_high: Input should be a valid number, got "a"',
+        "filters.motoin: unknown key; did you mean filters.motion?",
+    ]
+    with pytest.raises(SettingsError, match=r"filters\.motion: no clip could pass: low = 9\.0"):
+        recipe.load("local", ["filters.motion.low=9.0"])
+
+
+def test_what_may_be_left_out_is_none_by_default() -> None:
+    def check(model: type[Config], path: str) -> None:
+        for name, field in model.model_fields.items():
+            inner = strict_toml.table_of(field)
+            if inner is not None:
+                check(inner, f"{path}{name}.")
+            elif type(None) in getattr(field.annotation, "__args__", ()):
+                assert field.default is None, f"{path}{name}: None cannot be written in TOML"
+
+    check(Recipe, "")
 
 
 def test_digest_depends_on_values_and_not_on_the_order_of_keys() -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from filters.base import Entry, Filter, Rule
+from filters.catalog import thresholds_of
 from pipelines import strict_toml, thresholds
 from pipelines.strict_toml import SettingsError
 
@@ -37,7 +38,7 @@ def test_defaults_are_the_catalogues() -> None:
 def test_a_threshold_reaches_its_rule_alone() -> None:
     settings = strict_toml.build(MODEL, {"motion": {"high": 2}}, "here")
     (motion, text) = thresholds.enabled_entries([MOTION, TEXT], settings)
-    assert [thresholds.bound(rule) for rule in motion.rules] == [0.02, 2.0, 6.0]
+    assert list(thresholds_of(motion).values()) == [0.02, 2.0, 6.0]
     assert [rule.reason for rule in motion.rules] == ["static", "extreme_motion", "flicker"]
     assert text == TEXT
 
