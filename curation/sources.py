@@ -288,6 +288,11 @@ def check_output(out: str, inputs: Sequence[str]) -> None:
             raise ValueError(f"the output {out!r} lies inside the input {given!r}: the next run would read its own shards; choose a folder beside it")
 
 
+def plan_inputs(inputs: Sequence[str]) -> list[str]:
+    """The inputs as a plan records them: absolute, each once, sorted; the order they were given in changes nothing."""
+    return sorted({given.rstrip("/") if local_path(given) is None else uri_of(local_path(given) or "") for given in inputs})
+
+
 def _place(uri: str) -> str:
     path = local_path(uri)
     return uri.rstrip("/") if path is None else str(Path(path).resolve())

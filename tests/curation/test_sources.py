@@ -12,7 +12,7 @@ import pytest
 
 from curation.clips import clip_schema
 from curation.opening import content_id
-from curation.sources import SourceErrors, SourcesConfig, check_output, find, identify, mark_duplicates, video_table
+from curation.sources import SourceErrors, SourcesConfig, check_output, find, identify, mark_duplicates, plan_inputs, video_table
 from curation.uris import glob_regex, local_path, uri_of
 
 
@@ -229,3 +229,8 @@ def test_uris_of_plain_paths_are_the_paths() -> None:
     assert uri_of("/a/b c.mp4") == local_path("/a/b c.mp4") == "/a/b c.mp4"
     assert local_path("s3://bucket/a.mp4") is None
     assert local_path("file:///a/%FF%20b") == "/a/\udcff b"
+
+
+def test_the_plan_knows_inputs_by_their_place_and_not_by_how_they_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert plan_inputs(["a/", "s3://b/c/", "./a", f"file://{tmp_path}/a"]) == plan_inputs(["s3://b/c", "a"]) == [f"{tmp_path}/a", "s3://b/c"]
