@@ -1,0 +1,335 @@
+"""Pack: a frozen ledger and the ids of the kept clips to shards, sidecars and a manifest; the same bytes from whatever run."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from curation.clips import SCHEMA_VERSION
+from curation.config import Config
+from curation.ledger import FrozenLedger, score_names
+from curation.lock import check_fence
+from curation.sample import digest, document, provenance_of, schema, to_json
+from curation.segments import BLOBS, PLACE, stable_stats
+from curation.shards import MANIFEST, MEMBERS, TarWriter, load_manifest, parquet_bytes, read_shard
+from curation.storage import Storage, flush, kill_point
+
+PACK_PLAN, PACKS = "_run/pack_plan.json", "packs"
+MANIFEST_VERSION = "pan-manifest/1"
+SPLITS = ("train", "val")
+SAMPLE_OVERHEAD_BYTES = 8192  # what JSON, caption, headers and padding of a sample take, about: shards are filled by MP4 bytes plus this
+
+Manifest = dict[str, Any]
+
+
+class PackPlan(Config):
+    """How kept clips become shards. A change makes another pack; the ledger stays."""
+
+    seed: int = Field(0, description="order of the clips: by sha256(seed|clip_id), so that a shard is a fair sample")
+    target_bytes: int = Field(1 << 30, ge=1 << 10, description="a shard is closed before it would exceed this; loaders and object stores like about 1 GiB")
+    val_share: float = Field(0.02, ge=0, lt=1, description="share of source videos (by sha256 of their id, never split) that make the val split")
+    thresholds: dict[str, Any] = Field(default_factory=dict, description="the rules' thresholds under which clips were kept; written into the manifest")
+    plan_digest: str = Field("", description="digest of the run's plan: inputs, settings, code version")
+    recipe_digest: str = Field("", description="digest of the resolved recipe")
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """What one shard will hold, in order."""
+
+    split: str
+    number: int
+    clip_ids: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"pan-{self.split}-{self.number:06d}"
+
+
+def pack(
+    ledger: FrozenLedger,
+    kept: Sequence[str],
+    plan: PackPlan,
+    reasons: Mapping[str, Sequence[str]] | None = None,
+    summary: Mapping[str, Any] | None = None,
+    fence: int | None = None,
+) -> Manifest:
+    """Publishes exactly the clips `kept`; returns the manifest. Call it again after a kill, or any number of times.
+
+    Shards go under `packs/<id>`, whose id depends on everything in them, so that what a published manifest names is never
+    overwritten: a reader of the old manifest reads the old pack until the new manifest, written last, has replaced it. Only then does the
+    link `shards` move to the new pack (`shards/train/pan-train-000000.tar` always works locally), and only then are other packs removed.
+
+    Args:
+        ledger: as read; where an interrupted pack of the same request has frozen a list of segments, that list is used.
+        kept: ids of the clips that no rule rejects and that have an MP4.
+        reasons: why each clip that is not kept was rejected; without it, the ledger's `reject` (of a failed row its error code).
+        summary: the run's funnel and counts, for the manifest; nothing of it may depend on time, host or worker count.
+        fence: number of the lock that the run holds: it is checked before the manifest is published.
+
+    Raises:
+        LockLost: a later run holds the output.
+        ValueError: a kept clip that is unknown, comes twice, failed, has no MP4, or whose video failed; a rejected clip without a reason.
+        DamagedSegment: a kept clip's bytes are not those that were committed.
+    """
+    out = ledger.out
+    request = digest({"plan": plan.model_dump(), "kept": sorted(kept), "reasons": sorted((k, list(v)) for k, v in (reasons or {}).items())})
+    ledger = _frozen(ledger, request)
+    clips = ledger.clips()
+    rows = _kept_rows(ledger, clips, kept)
+    shards = _shards(rows, plan)
+    tables = {"clips": _clip_table(clips, shards, reasons), "videos": _video_table(ledger.videos())}
+    files = {name: parquet_bytes(table) for name, table in tables.items()}
+    shas = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    pack_id = digest({"request": request, "summary": dict(summary or {}), "files": shas, "schema": schema()})[:12]
+    frozen = {
+        "request": request,
+        "pack": pack_id,
+        "plan": plan.model_dump(),
+        "segments": [{"id": s.id, "sha256": s.sha256} for s in ledger.segments],
+        "shards": [{"name": s.name, "split": s.split, "clips": list(s.clip_ids)} for s in shards],
+    }
+    text = (json.dumps(frozen, indent=1, sort_keys=True) + "\n").encode()
+    if out.size(PACK_PLAN) is None or out.read(PACK_PLAN) != text:
+        out.replace(PACK_PLAN, text)
+    manifest = _published(out, pack_id)
+    if manifest is None:
+        build = _Build(ledger, f"{PACKS}/{pack_id}", plan, score_names(clips), _provenance_names(ledger.videos(), clips))
+        listed = [build.shard(shard, [rows[clip] for clip in shard.clip_ids]) for shard in shards]
+        manifest = _manifest(plan, pack_id, rows, listed, dict(summary or {}))
+        manifest["splits"] = {split: build.index(split, listed) for split in SPLITS}
+        manifest["files"] = {name: build.file(f"{name}.parquet", files[name], tables[name].num_rows) for name in sorted(files)}
+        manifest["files"]["schema"] = build.file("pan-clip-1.schema.json", (json.dumps(schema(), indent=1) + "\n").encode(), None)
+        if fence is not None:
+            check_fence(out, fence)
+        out.replace(MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+    _point_at(out, pack_id)
+    return manifest
+
+
+def _frozen(ledger: FrozenLedger, request: str) -> FrozenLedger:
+    """The ledger as an interrupted pack of the same request froze it: what was committed twice since then must not change its bytes."""
+    if ledger.out.size(PACK_PLAN) is None:
+        return ledger
+    before = json.loads(ledger.out.read(PACK_PLAN))
+    ids = [segment["id"] for segment in before["segments"]]
+    if before["request"] != request or not set(ids) <= {segment.id for segment in ledger.segments}:
+        return ledger
+    return FrozenLedger.read(ledger.out, only=ids)
+
+
+def _kept_rows(ledger: FrozenLedger, clips: pa.Table, kept: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The kept clips' rows by id; refuses what may not be published."""
+    wanted = set(kept)
+    if len(wanted) != len(kept):
+        raise ValueError("a kept clip comes twice")
+    rows = {row["clip_id"]: row for row in clips.filter(pc.is_in(clips["clip_id"], pa.array(sorted(wanted), pa.string()))).to_pylist()}
+    statuses: dict[str, set[str]] = {}
+    for video, status in zip(ledger.videos()["video_id"].to_pylist(), ledger.videos()["status"].to_pylist(), strict=True):
+        statuses.setdefault(video, set()).add(status)
+    for clip in sorted(wanted):
+        row = rows.get(clip)
+        if row is None:
+            raise ValueError(f"clip {clip} is kept, but the ledger does not know it")
+        if row["status"] != "ok":
+            raise ValueError(f"clip {clip} is kept, but its row is {row['status']} ({row['error_code']})")
+        if "ok" not in statuses.get(row["video_id"], set()):
+            raise ValueError(f"clip {clip} is kept, but its video {row['video_id']} is not done or failed: judge its clips as video_failed")
+        if row["length"] is None:
+            raise ValueError(f"clip {clip} is kept, but has no MP4: send it through the missing stages first")
+    return rows
+
+
+def split_of(video_id: str, val_share: float) -> str:
+    """ "train" or "val", by the video's id alone: no source ever straddles two splits, in this run or in a later one."""
+    return "val" if int(hashlib.sha256(video_id.encode()).hexdigest()[:13], 16) < val_share * 16**13 else "train"
+
+
+def _shards(rows: Mapping[str, Mapping[str, Any]], plan: PackPlan) -> list[_Shard]:
+    """Which clips lie in which shard, in which order."""
+    order = sorted(rows, key=lambda clip: hashlib.sha256(f"{plan.seed}|{clip}".encode()).hexdigest())
+    shards = []
+    for split in SPLITS:
+        filled: list[list[str]] = []
+        size = 0
+        for clip in (c for c in order if split_of(rows[c]["video_id"], plan.val_share) == split):
+            more = rows[clip]["length"] + SAMPLE_OVERHEAD_BYTES
+            if not filled or size + more > plan.target_bytes:
+                filled.append([])
+                size = 0
+            filled[-1].append(clip)
+            size += more
+        shards += [_Shard(split, number, tuple(ids)) for number, ids in enumerate(filled)]
+    return shards
+
+
+def _clip_table(clips: pa.Table, shards: Sequence[_Shard], reasons: Mapping[str, Sequence[str]] | None) -> pa.Table:
+    """Every clip that was ever found: its row, its scores, whether it is kept, why not, and in which shard it lies."""
+    shard_of = {clip: shard for shard in shards for clip in shard.clip_ids}
+    decided = []
+    for clip, reject, status, code in zip(*(clips[name].to_pylist() for name in ("clip_id", "reject", "status", "error_code")), strict=True):
+        said = list(reasons[clip]) if reasons is not None and clip in reasons else [code or status] if status != "ok" else list(reject)
+        if clip not in shard_of and not said:
+            raise ValueError(f"clip {clip} is not kept, but nothing says why")
+        shard = shard_of.get(clip)
+        decided.append({"kept": shard is not None, "reasons": [] if shard else said, "split": shard and shard.split, "shard": shard and shard.name})
+    fields = [("kept", pa.bool_()), ("reasons", pa.list_(pa.string())), ("split", pa.string()), ("shard", pa.string())]
+    added = pa.Table.from_pylist(decided, schema=pa.schema(fields))
+    table = _published_columns(clips).drop_columns(["reject"])
+    return pa.table({**{name: table[name] for name in table.column_names}, **{name: added[name] for name in added.column_names}})
+
+
+def _video_table(videos: pa.Table) -> pa.Table:
+    """Every source video, how it ended and what was counted in it."""
+    stats = [stable_stats(row) for row in videos.select(["stats"]).to_pylist()]
+    names = ("video_id", "video_uri", "provenance", "status", "error_code", "error_detail", "fps", "width", "height", "notes")
+    return pa.table({**{name: videos[name] for name in names}, "stats": pa.array(stats, pa.string())})
+
+
+def _published_columns(clips: pa.Table) -> pa.Table:
+    """A clip table without what depends on the run: segments, offsets, fences; score columns last and sorted."""
+    hidden = {*BLOBS, *(f.name for f in PLACE), "kind", "stats"}
+    scores = score_names(clips)
+    return clips.select([*(n for n in clips.column_names if n not in hidden and n not in scores), *scores])
+
+
+def _provenance_names(videos: pa.Table, clips: pa.Table) -> list[str]:
+    """Every provenance column of any video, sorted: each sample has them all."""
+    texts = {*videos["provenance"].to_pylist(), *clips["provenance"].to_pylist()}
+    return sorted({name for text in texts for name in provenance_of({"provenance": text})})
+
+
+@dataclass(frozen=True)
+class _Build:
+    """Makes the files of one pack under `folder`; what is already there in full is left as it is."""
+
+    ledger: FrozenLedger
+    folder: str
+    plan: PackPlan
+    scores: list[str]
+    provenance: list[str]
+
+    def shard(self, shard: _Shard, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """One tar and its sidecar, made locally, read back, then published; its entry in the manifest."""
+        out, name = self.ledger.out, f"{self.folder}/{shard.split}/{shard.name}.tar"
+        there = out.size(name) is not None and out.sha256(name)
+        tar, sidecar = self._dry(rows) if there else (None, None)
+        if tar is None or tar.sha256.hexdigest() != there:
+            with out.scratch() as path:
+                kill_point("open scratch")
+                with path.open("xb") as sink:
+                    tar, sidecar = self._tar(TarWriter(sink), rows)
+                    flush(sink)
+                kill_point("written scratch")
+                with path.open("rb") as source:
+                    _check(source, shard)
+                out.publish(path, name)
+        assert sidecar is not None
+        beside = self.file(f"{shard.split}/{shard.name}.parquet", parquet_bytes(sidecar), None)
+        return {
+            "name": f"{shard.name}.tar",
+            "path": name,
+            "split": shard.split,
+            "samples": len(rows),
+            "bytes": tar.size,
+            "sha256": tar.sha256.hexdigest(),
+            "md5": tar.md5.hexdigest(),
+            "sidecar": beside,
+        }
+
+    def _dry(self, rows: Sequence[Mapping[str, Any]]) -> tuple[TarWriter, pa.Table]:
+        """What the shard would be, without writing it: a finished shard is recognised by its hash."""
+        return self._tar(TarWriter(None), rows)
+
+    def _tar(self, tar: TarWriter, rows: Sequence[Mapping[str, Any]]) -> tuple[TarWriter, pa.Table]:
+        thresholds, listed = digest(self.plan.thresholds), []
+        for row in rows:
+            sample = document(row, self.scores, self.provenance, thresholds)
+            data = {"json": to_json(sample).encode(), "mp4": self.ledger.read_clip_bytes(row), "txt": sample["caption"].encode()}
+            entry: dict[str, Any] = {"key": row["clip_id"], **row, "provenance": to_json(sample["provenance"])}
+            for ending in MEMBERS:
+                member = tar.add(f"{row['clip_id']}.{ending}", data[ending])
+                entry |= {f"{ending}_offset": member.offset, f"{ending}_size": member.size}
+            listed.append(entry)
+        tar.close()
+        base = _published_columns(self.ledger.clips()).drop_columns(["reject", "status", "error_code", "error_detail"]).schema
+        places = [(f"{ending}_{what}", pa.int64()) for ending in MEMBERS for what in ("offset", "size")]
+        return tar, pa.Table.from_pylist(listed, schema=pa.schema([pa.field("key", pa.string()), *base, *(pa.field(n, t) for n, t in places)]))
+
+    def file(self, name: str, data: bytes, rows: int | None) -> dict[str, Any]:
+        """A small file of the pack; its entry in the manifest."""
+        out, path, sha = self.ledger.out, f"{self.folder}/{name}", hashlib.sha256(data).hexdigest()
+        if out.size(path) != len(data) or out.sha256(path) != sha:
+            out.replace(path, data)
+        return {"path": path, "sha256": sha, "bytes": len(data)} | ({} if rows is None else {"rows": rows})
+
+    def index(self, split: str, listed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The split's index for `wids`, and its summary for the manifest."""
+        shards = [entry for entry in listed if entry["split"] == split]
+        shardlist = [{"url": e["name"], "md5sum": e["md5"], "nsamples": e["samples"], "filesize": e["bytes"]} for e in shards]
+        wids = {"__kind__": "wids-shard-index-v1", "wids_version": 1, "name": f"pan-{split}", "shardlist": shardlist}
+        summary: dict[str, Any] = {"shards": len(shards), "samples": sum(e["samples"] for e in shards), "bytes": sum(e["bytes"] for e in shards)}
+        if not shards:
+            return {**summary, "urls": None, "index": None}
+        last = len(shards) - 1
+        numbers = f"{{000000..{last:06d}}}" if last else "000000"
+        index = self.file(f"{split}/index.json", (json.dumps(wids, indent=1) + "\n").encode(), None)
+        return {**summary, "urls": f"{self.folder}/{split}/pan-{split}-{numbers}.tar", "index": index}
+
+
+def _check(source: Any, shard: _Shard) -> None:
+    """Reads a shard back before anyone else can."""
+    keys = tuple(sample.key for sample, _ in read_shard(source))
+    if keys != shard.clip_ids:
+        raise RuntimeError(f"{shard.name} reads back with other samples than were written; the disk is not to be trusted")
+
+
+def _manifest(plan: PackPlan, pack_id: str, rows: Mapping[str, Mapping[str, Any]], listed: list[dict[str, Any]], summary: dict[str, Any]) -> Manifest:
+    seconds = math.fsum(float(row["video_frames"]) / float(row["video_fps"]) for row in rows.values())
+    return {
+        "schema": MANIFEST_VERSION,
+        "sample_schema": SCHEMA_VERSION,
+        "pack": pack_id,
+        "plan": plan.model_dump(),
+        "shards": listed,
+        "totals": {
+            "clips": len(rows),
+            "videos": len({row["video_id"] for row in rows.values()}),
+            "hours": round(seconds / 3600, 6),
+            "bytes": sum(entry["bytes"] for entry in listed),
+        },
+        "summary": summary,
+    }
+
+
+def _published(out: Storage, pack_id: str) -> Manifest | None:
+    """The manifest, if this very pack is published and all its files are there with their sizes."""
+    if out.size(MANIFEST) is None:
+        return None
+    manifest = load_manifest(out)
+    if manifest["pack"] != pack_id:
+        return None
+    whole = all(out.size(entry["path"]) == entry["bytes"] for entry in manifest_files(manifest))
+    return manifest if whole else None
+
+
+def manifest_files(manifest: Manifest) -> list[dict[str, Any]]:
+    """Every file that a manifest names: path, sha256, bytes."""
+    indexes = [split["index"] for split in manifest["splits"].values() if split["index"]]
+    return [*manifest["shards"], *(shard["sidecar"] for shard in manifest["shards"]), *manifest["files"].values(), *indexes]
+
+
+def _point_at(out: Storage, pack_id: str) -> None:
+    """After the manifest: the links for people and globs, then the packs that no manifest names any more."""
+    out.link("shards", f"{PACKS}/{pack_id}")
+    for name in ("clips.parquet", "videos.parquet"):
+        out.link(name, f"shards/{name}")
+    for other in out.folders(PACKS):
+        if other != pack_id:
+            out.remove_folder(f"{PACKS}/{other}")

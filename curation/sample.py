@@ -1,0 +1,108 @@
+"""Sample: a kept clip's row as the JSON document that its shard holds, schema pan-clip/1, the same bytes for the same row."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from curation.clips import SCHEMA_VERSION
+
+GRID_FPS = 16.0  # PAN's rounds live on this grid. Source: PAN 6.1, 16 frames per second
+CHUNK_FRAMES = 40  # pixel frames a chunk, after the one image that a clip begins with. Source: PAN, Causal Swin-DPM: 10 latent frames of 4
+
+
+def to_json(value: Any) -> str:
+    """Canonical JSON in one line: sorted keys, floats in their shortest digits without exponent and always with a decimal point.
+
+    A float32 (numpy) is written in float32's shortest digits, so that 0.3 does not become 0.30000001192092896.
+
+    Raises:
+        ValueError: a NaN or infinity, or a type that JSON does not have.
+    """
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(str(key))}: {to_json(value[key])}" for key in sorted(value)) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(to_json(item) for item in value) + "]"
+    if isinstance(value, float | np.floating):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} cannot be written: JSON knows no NaN and no infinity")
+        return np.format_float_positional(value, unique=True, trim="0")
+    if value is None or isinstance(value, bool | int | str):
+        return json.dumps(value, ensure_ascii=False)
+    raise ValueError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def digest(value: Any) -> str:
+    """sha256 of `to_json(value)` in hex."""
+    return hashlib.sha256(to_json(value).encode()).hexdigest()
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of pan-clip/1, as shipped."""
+    document: dict[str, Any] = json.loads((files("curation") / "pan-clip-1.schema.json").read_text())
+    return document
+
+
+def provenance_of(row: Mapping[str, Any]) -> dict[str, str]:
+    """The provenance columns of a row as strings: null is "", a number or list is its JSON text."""
+    loaded = json.loads(row["provenance"] or "{}")
+    return {str(key): value if isinstance(value, str) else "" if value is None else to_json(value) for key, value in loaded.items()}
+
+
+def document(row: Mapping[str, Any], scores: Sequence[str], provenance: Sequence[str], thresholds_sha256: str) -> dict[str, Any]:
+    """The sample's JSON: every key is there in every sample, a key has one type everywhere, what is not known is null ("" in provenance).
+
+    Args:
+        row: a clip's ledger row.
+        scores: the dataset's score columns; float32 in the row's table.
+        provenance: the provenance columns of all videos of the dataset.
+        thresholds_sha256: digest of the thresholds under which the clip was kept.
+    """
+    given = provenance_of(row)
+    events = [(float(e["start_s"]), float(e["end_s"]), str(e["text"])) for e in row["events"] or []]
+    captions = [{"kind": "event", "t0": t0, "t1": t1, "text": text} for t0, t1, text in events]
+    return {
+        "schema": SCHEMA_VERSION,
+        **{name: row[name] for name in ("clip_id", "video_id", "clip_index", "start_pts", "end_pts", "time_base", "start_frame", "end_frame", "chunks")},
+        "start_s": float(row["start_s"]),
+        "end_s": float(row["end_s"]),
+        "source": {"uri": row["video_uri"], "fps": float(row["fps"]), "width": row["width"], "height": row["height"]},
+        "notes": list(row["notes"] or []),
+        "caption": row["caption"] or "",
+        "caption_backend": row["caption_backend"] or "",
+        "prompt_version": row["prompt_version"] or "",
+        "captions": captions,
+        "rounds": rounds(int(row["chunks"]), events),
+        "scores": {name: None if row[name] is None else np.float32(row[name]) for name in scores},
+        "provenance": {"uri": row["video_uri"], **{name: given.get(name, "") for name in provenance}},
+        "decision": {"kept": True, "stages": list(row["stages"]), "thresholds_sha256": thresholds_sha256},
+        "mp4": {
+            "sha256": row["video_sha256"],
+            "bytes": row["length"],
+            "frames": row["video_frames"],
+            "fps": float(row["video_fps"]),
+            "width": row["video_width"],
+            "height": row["video_height"],
+            "start_frame": row["video_start_frame"] or 0,
+        },
+    }
+
+
+def rounds(chunks: int, events: Sequence[tuple[float, float, str]]) -> list[dict[str, Any]]:
+    """PAN's rounds (state, action, next state) of a clip: round k is the frames 1 + 40 k to 40 + 40 k of the 16 fps grid; frame 0 is the first image.
+
+    Each action is the text of the event that overlaps the round most (the earlier of two that tie), "" where none does.
+    """
+    found = []
+    for k in range(chunks):
+        first, last = 1 + CHUNK_FRAMES * k, CHUNK_FRAMES * (k + 1)
+        t0, t1 = first / GRID_FPS, (last + 1) / GRID_FPS
+        overlap = [min(t1, end) - max(t0, start) for start, end, _ in events]
+        best = max(range(len(events)), key=overlap.__getitem__, default=None)
+        action = events[best][2] if best is not None and overlap[best] > 0 else ""
+        found.append({"index": k, "first_frame": first, "last_frame": last, "t0": t0, "t1": t1, "action": action})
+    return found
