@@ -51,15 +51,15 @@ class Clock:
         return now
 
     def _repaired(self, now: int, step: int) -> int:
-        assert self.last is not None
+        last = self.last if self.last is not None else now
         self._note("timestamps_repaired")
         self.moved += 1
         if self.moved > 3 + self.frames / 20:
             raise ClipError("bad_timestamps", f"{self.moved} of {self.frames + 1} frames do not come after their predecessor")
-        if (self.last - now) * self.time_base > 1:
-            self.offset += self.last + step - now
-            return self.last + step
-        return self.last + 1
+        if (last - now) * self.time_base > 1:
+            self.offset += last + step - now
+            return last + step
+        return last + 1
 
     def _note(self, note: str) -> None:
         if note not in self.notes:
@@ -189,8 +189,7 @@ class Decoder:
             raise ClipError(self._blame(), self._error)
         if self.count < limits.min_frames:
             raise ClipError("truncated" if claims.cut_short else "too_few_frames", f"{self.count} decoded, at least {limits.min_frames} are needed")
-        assert self.first_pts is not None and self._clock.last is not None
-        seconds = float((self._clock.last - self.first_pts) * self._clock.time_base)
+        seconds = float(((self._clock.last or 0) - (self.first_pts or 0)) * self._clock.time_base)
         missing = self._missing(seconds)
         if self._error is not None and claims.kind not in _OPEN_ENDED:
             missing = missing or self._error

@@ -1,6 +1,7 @@
 """The only file that opens media: probe it, and decode it once as a stream of pictures, within limits for files nobody vouches for."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from types import TracebackType
@@ -14,7 +15,7 @@ from curation.containers import DEMUXERS, SEEKABLE, SNIFF_BYTES, cut_short, is_e
 from curation.decode import Claims, Decoder
 from curation.limits import Limits, check_size
 from curation.opening import content_id, open_source
-from curation.pictures import Picture, Look, analysis_size, display_size
+from curation.pictures import Look, Picture, analysis_size
 
 __all__ = ["Limits", "Picture", "Video", "VideoInfo", "content_id", "read_clip"]
 
@@ -128,22 +129,39 @@ class Video:
             raise ClipError("too_many_frames", f"{claimed} claimed, allowed are {limits.max_frames}")
         if rate and not limits.min_fps <= rate <= limits.max_fps:
             raise ClipError("fps_out_of_range", f"{float(rate):.3f}, allowed are {limits.min_fps} to {limits.max_fps}")
-        claims = Claims(kind, claimed, length, rate or Fraction(25), self._short)
-        self._decoder = Decoder(self._container, stream, claims, limits, self._source.stamp)
-        self._frames = self._decoder.frames()
-        return self._describe(codec, claims)
+        self._claims = Claims(kind, claimed, length, rate or Fraction(25), self._short)
+        self._decoder = Decoder(self._container, stream, self._claims, limits, self._source.stamp)
+        frames = self._decoder.frames()
+        self._first = next(frames)
+        self._frames: Iterator[tuple[int, av.VideoFrame]] | None = frames
+        return self._describe(codec, self._claims)
 
     def _describe(self, codec: str, claims: Claims) -> VideoInfo:
         """The header's claims, with what only a decoded frame tells: rotation, colours, interlacing."""
-        self._first = next(self._frames)
         frame, stream = self._first[1], self._stream
-        self._look = Look.of(frame, stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio, self.size)
-        check_size(self._look.width, self._look.height, self.limits)
-        notes = (["extra_streams"] if self._extra else []) + list(self._look.notes) + self._decoder.notes
+        look = self.look(self._analysis_size)
+        check_size(look.width, look.height, self.limits)
         return VideoInfo(
-            claims.kind, codec, self._look.width, self._look.height, frame.width, frame.height, self._look.rotation, float(claims.rate),
-            stream.time_base, claims.duration_s, claims.frames, tuple(notes),
+            container=claims.kind,
+            codec=codec,
+            width=look.width,
+            height=look.height,
+            coded_width=frame.width,
+            coded_height=frame.height,
+            rotation=look.rotation,
+            fps=float(claims.rate),
+            time_base=stream.time_base,
+            duration_s=claims.duration_s,
+            frames_claimed=claims.frames,
+            notes=tuple((["extra_streams"] if self._extra else []) + [*look.notes, *self._decoder.notes]),
         )
+
+    def _analysis_size(self, width: int, height: int) -> tuple[int, int]:
+        return analysis_size(width, height, self.size)
+
+    def look(self, fit: Callable[[int, int], tuple[int, int]]) -> Look:
+        """How this video's frames become upright pictures of `fit(display width, display height)` px."""
+        return Look(self._first[1], self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio, fit)
 
     @property
     def first_pts(self) -> int:
@@ -162,16 +180,74 @@ class Video:
             ClipError: see `curation.decode.Decoder.frames`.
             ValueError: called a second time.
         """
+        return self._pictured(self._once())
+
+    def clip(self, start_pts: int, end_pts: int, first_index: int = 0) -> Iterator[Picture]:
+        """The pictures with start_pts <= pts < end_pts, the first with index `first_index`; instead of `pictures()`.
+
+        Raises:
+            ClipError, ValueError: as `pictures`.
+        """
+        return self._pictured(self.span(start_pts, end_pts), first_index)
+
+    def _pictured(self, frames: Iterator[tuple[int, av.VideoFrame]], index: int = 0) -> Iterator[Picture]:
+        look, time_base, first = self.look(self._analysis_size), self.info.time_base, self.first_pts
+        for pts, frame in frames:
+            self.frames_decoded += 1
+            yield Picture(index, pts, float((pts - first) * time_base), look.small(frame), look)
+            index += 1
+
+    def _once(self) -> Iterator[tuple[int, av.VideoFrame]]:
         frames, self._frames = self._frames, None
         if frames is None:
-            raise ValueError("Video.pictures() was called twice: a video is decoded once; open it again")
-        time_base, (first, frame) = self.info.time_base, self._first
-        del frame
-        for index, (pts, frame) in enumerate(_chain(self._first, frames)):
-            self.frames_decoded = index + 1
-            yield Picture(index, pts, float((pts - first) * time_base), self._look.shrink(frame), self._look.turn)
+            raise ValueError("a video is decoded once: open it again for another pass")
+        return itertools.chain([self._first], frames)
+
+    def span(self, start_pts: int, end_pts: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        """(pts, decoded frame) with start_pts <= pts < end_pts, by a seek to the key frame in front where the container can.
+
+        A frame of exactly `start_pts` proves that the seek went right; without it the video is read from its start.
+
+        Raises:
+            ClipError, ValueError: as `pictures`.
+        """
+        frames = self._once()
+        if start_pts > self.first_pts and self._claims.kind in SEEKABLE:
+            sought = self._sought(start_pts)
+            head = next((item for item in sought if item[0] >= start_pts), None)
+            frames = self._once_more() if head is None or head[0] != start_pts else itertools.chain([head], sought)
+        for pts, frame in frames:
+            if pts >= end_pts:
+                return
+            if pts >= start_pts:
+                yield pts, frame
+
+    def _sought(self, start_pts: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Frames from the last key frame that is shown at or before `start_pts`; nothing if there is none."""
+        self._container.seek(start_pts, stream=self._stream, backward=True)
+        decoder = Decoder(self._container, self._stream, self._claims, self.limits, self._source.stamp)
+        for position, (pts, frame) in enumerate(decoder.frames(resume=True)):
+            if position == 0 and pts > start_pts:
+                return
+            yield pts, frame
+
+    def _once_more(self) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Frames from the start, after a seek that did not find its frame."""
+        self._container.seek(0, backward=True)
+        return Decoder(self._container, self._stream, self._claims, self.limits, self._source.stamp).frames(resume=True)
 
 
-def _chain(first: tuple[int, av.VideoFrame], rest: Iterator[tuple[int, av.VideoFrame]]) -> Iterator[tuple[int, av.VideoFrame]]:
-    yield first
-    yield from rest
+def read_clip(uri: str, start_pts: int, end_pts: int, limits: Limits | None = None, size: int = 256, first_index: int = 0) -> Iterator[Picture]:
+    """The same pictures of [start_pts, end_pts) that one pass over the whole video gave, for one clip only.
+
+    Args:
+        uri: see `open_source`.
+        start_pts: the clip's first frame's pts, as the pass gave it.
+        end_pts: exclusive.
+        first_index: index of the clip's first picture; `time_s` is since the video's first frame whatever it is.
+
+    Raises:
+        ClipError: as `Video` and `Video.pictures`.
+    """
+    with Video(uri, limits, size) as video:
+        yield from video.clip(start_pts, end_pts, first_index)
