@@ -70,7 +70,7 @@ def sort(table: pa.Table, keys: Sequence[str]) -> pa.Table:
         if pa.types.is_nested(column.type):
             raise ExpressionError(f"--sort {name}: a {column.type} has no order")
         order = "descending" if key.startswith("-") else "ascending"
-        table = table.take(pc.sort_indices(table, [(name, order)], null_placement="at_end"))
+        table = table.take(pc.sort_indices(table, [(name, order, "at_end")]))
     return table
 
 
@@ -162,5 +162,5 @@ class _Evaluation:
 
     def _refused(self, node: ast.expr) -> ExpressionError:
         return ExpressionError(
-            f"--where {self._text!r}: {ast.unparse(node)!r} is no part of the language: names, numbers, texts, arithmetic, comparisons, in, is None, and, or, not"
+            f"--where {self._text!r}: {ast.unparse(node)!r} is not understood here: names, numbers, texts, + - * /, comparisons, in, is None, and, or, not"
         )

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from captioning.caption import CaptionConfig
 from curation.config import Config
 from curation.limits import Limits
+from curation.pack import PackPlan
 from curation.shots import SplitConfig
 from curation.sources import SourcesConfig
 from curation.stage import Resources
@@ -24,8 +26,10 @@ RECIPES = "pipelines.recipes"
 
 if TYPE_CHECKING:
     FilterSettings = Config
+    PackSettings = PackPlan
 else:
     FilterSettings = thresholds.settings_model(CATALOG)
+    PackSettings = strict_toml.part_of(PackPlan, "PackSettings", ("seed", "target_bytes", "val_share"))
 
 
 class StageResources(Config):
@@ -46,6 +50,8 @@ class Recipe(Config):
     limits: Limits = Field(default_factory=Limits, description="what a video may be")
     split: SplitConfig = Field(default_factory=SplitConfig, description="how a video becomes clips")
     filters: FilterSettings = Field(default_factory=FilterSettings, description="which filters run, and their thresholds")
+    caption: CaptionConfig = Field(default_factory=CaptionConfig, description="how kept clips are described")
+    pack: PackSettings = Field(default_factory=PackSettings, description="how kept clips become shards")
     resources: StageResources = Field(default_factory=StageResources, description="cluster resources a stage")
 
     def digest(self, part: str) -> str:
@@ -55,15 +61,21 @@ class Recipe(Config):
     def plan_settings(self) -> dict[str, Any]:
         """What the plan's hash covers: everything that decides which rows the ledger gets and with which scores.
 
-        Thresholds are left out (`pan rejudge` judges the ledger again), the set of enabled filters is in;
-        cluster resources are left out, since neither clips nor bytes depend on them.
+        Thresholds are left out (`pan rejudge` judges the ledger again), the set of enabled filters is in. Left out are also
+        `pack`, which another pack of the same ledger may change, and `resources`, on which neither clips nor bytes depend.
         """
-        settings = self.model_dump(mode="json", exclude={"resources"})
+        settings = self.model_dump(mode="json", exclude={"resources", "pack"})
         return settings | {"filters": [entry.name for entry in self.entries()]}
 
-    def entries(self) -> tuple[Entry, ...]:
-        """The enabled filters' catalogue entries with this recipe's thresholds."""
-        return thresholds.enabled_entries(CATALOG, self.filters)
+    def entries(self, stage: str | None = None) -> tuple[Entry, ...]:
+        """The enabled filters' catalogue entries with this recipe's thresholds, of one stage or of all."""
+        chosen = thresholds.enabled_entries(CATALOG, self.filters)
+        return tuple(entry for entry in chosen if stage in (None, entry.stage))
+
+    def pack_plan(self, plan_digest: str) -> PackPlan:
+        """How the kept clips are packed: the settings of `pack`, the thresholds that judged, and what they belong to."""
+        whole = digest_of(self.model_dump(mode="json", exclude={"resources"}))
+        return PackPlan(**self.pack.model_dump(), thresholds=self.thresholds(), plan_digest=plan_digest, recipe_digest=whole)
 
     def thresholds(self) -> dict[str, dict[str, float]]:
         """{filter: {key: threshold}} of the enabled filters: what judges, and what pack's verdict depends on."""

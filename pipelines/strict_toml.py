@@ -8,7 +8,7 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from curation.config import Config
@@ -90,6 +90,12 @@ def table_of(field: FieldInfo) -> type[Config] | None:
     if typing.get_origin(field.annotation) in (typing.Union, types.UnionType):
         kinds = list(typing.get_args(field.annotation))
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Config)), None)
+
+
+def part_of(model: type[Config], name: str, keys: Iterable[str]) -> type[Config]:
+    """A Config class with the fields `keys` of `model`: their types, bounds and defaults still live there alone."""
+    fields: Any = {key: (model.model_fields[key].annotation, model.model_fields[key]) for key in keys}
+    return create_model(name, __base__=Config, __doc__=model.__doc__, **fields)
 
 
 def dump(settings: Config, comments: bool = False) -> str:

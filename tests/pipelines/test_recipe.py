@@ -22,6 +22,22 @@ def test_names_are_the_packaged_recipes() -> None:
     assert recipe.names() == ["local", "pan"]
 
 
+def test_pack_settings_do_not_enter_the_plan_but_the_pack_plan() -> None:
+    small = recipe.load("local", ["pack.target_bytes=2048"])
+    assert small.plan_settings() == recipe.load("local").plan_settings()
+    plan = small.pack_plan("p" * 64)
+    assert (plan.target_bytes, plan.plan_digest, plan.thresholds) == (2048, "p" * 64, small.thresholds())
+    assert plan.recipe_digest != recipe.load("local").pack_plan("p" * 64).recipe_digest
+    with pytest.raises(SettingsError, match=r"pack\.thresholds: unknown key"):
+        recipe.load("local", ["pack.thresholds={}"])
+
+
+def test_entries_of_one_stage() -> None:
+    loaded = recipe.load("local")
+    assert {entry.stage for entry in loaded.entries("rules")} == {"rules"}
+    assert len(loaded.entries("rules")) + len(loaded.entries("detectors")) == len(loaded.entries())
+
+
 def test_resources_do_not_enter_the_plan() -> None:
     wide = recipe.load("local", ["resources.split.num_cpus=4"])
     assert wide != recipe.load("local")
