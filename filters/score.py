@@ -16,7 +16,8 @@ Scores = dict[str, float | None]
 class ScoreClips:
     """One scoring stage of the stream: pa.Table -> pa.Table, each row in its place.
 
-    A row is measured when it is a clip with status "ok", no reason yet and its frames. Its score columns are filled, the
+    A row is measured when it is a clip with status "ok", no reason yet, its frames, and this stage not yet behind it
+    (`rejudge` sends clips through the stages that they lack; what is known of them stays). Its score columns are filled, the
     entries' rules judge them, their reasons are appended to `reject`, `frames` is nulled if there are any, and the stage's
     name is appended to `stages`. Every other row passes untouched, with null scores. A score that a filter could not
     measure (ClipError, or a number that is not finite) stays null and its rules reject as "not_measured:{column}".
@@ -38,7 +39,7 @@ class ScoreClips:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table.select(["kind", "clip_id", "status", "reject", "stages", "frames"]).to_pylist()
-        todo = [i for i, row in enumerate(rows) if is_open(row)]
+        todo = [i for i, row in enumerate(rows) if is_open(row) and self.stage_name not in row["stages"]]
         measured = dict(zip(todo, self._measure([rows[i] for i in todo]), strict=True))
         for i, scores in measured.items():
             row = rows[i]
@@ -50,7 +51,8 @@ class ScoreClips:
                 field = table.schema.field(name)
                 table = table.set_column(table.schema.get_field_index(name), field, pa.array([row[name] for row in rows], field.type))
         for column in self.columns:
-            values = pa.array([measured[i][column] if i in measured else None for i in range(len(rows))], pa.float32())
+            known = table[column].to_pylist() if column in table.column_names else [None] * len(rows)
+            values = pa.array([measured[i][column] if i in measured else known[i] for i in range(len(rows))], pa.float32())
             table = _put(table, pa.field(column, pa.float32()), values)
         return table
 
