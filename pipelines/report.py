@@ -1,0 +1,295 @@
+"""Report: what a run made of its videos, as report.html in the output and as a screenful of text at its end."""
+
+import os
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curation.clips import one_line
+from curation.ledger import FrozenLedger
+from curation.storage import Storage
+from filters.base import Rule
+from pipelines import strict_toml
+from pipelines.funnel import Funnel, count
+from pipelines.judge import STAGES, Verdicts, judge
+from pipelines.recipe import Recipe
+from pipelines.report_page import Bound, Card, Histogram, Page, Step, number, render
+from pipelines.run import RESOLVED
+
+PAGE = "report.html"
+KEPT_CARDS, REJECTED_CARDS, VIDEO_ROWS, BINS = 24, 12, 200, 40
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished output: its ledger and recipe, and what the recipe's thresholds say of each clip."""
+
+    ledger: FrozenLedger
+    recipe: Recipe
+    clips: pa.Table
+    videos: pa.Table
+    verdicts: Verdicts
+
+    @property
+    def name(self) -> str:
+        """The output as one would type it."""
+        return os.path.relpath(self.ledger.out.root) if self.ledger.out.local else self.ledger.out.root
+
+    def rules(self) -> list[Rule]:
+        """The recipe's rules."""
+        return [rule for entry in self.recipe.entries() for rule in entry.rules]
+
+    def kept(self) -> list[int]:
+        """Row numbers of the kept clips."""
+        return [i for i, (r, m) in enumerate(zip(self.verdicts.reasons, self.verdicts.lacks, strict=True)) if not r and not m]
+
+
+def outcome(out: str | os.PathLike[str] | Storage) -> Outcome:
+    """Reads an output of `pan curate`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    store = Storage.at(out)
+    if store.size(RESOLVED) is None:
+        raise ValueError(f"{store.root} has no {RESOLVED}: it is not an output of `pan curate`")
+    where = f"{store.root}/{RESOLVED}"
+    recipe = strict_toml.build(Recipe, strict_toml.parse(store.read(RESOLVED).decode(), where), where)
+    ledger = FrozenLedger.read(store)
+    clips, videos = ledger.clips(), ledger.videos()
+    failed = frozenset(v["video_id"] for v in videos.select(["video_id", "status"]).to_pylist() if v["status"] == "failed")
+    return Outcome(ledger, recipe, clips, videos, judge(clips, recipe.entries(), failed))
+
+
+def write_report(out: str | os.PathLike[str] | Storage) -> str:
+    """Writes report.html into the output, one file that needs nothing else; returns its path.
+
+    Raises:
+        ValueError: `out` is not an output of `pan curate`.
+    """
+    found = outcome(out)
+    found.ledger.out.replace(PAGE, render(page_of(found)).encode())
+    return found.ledger.out.path(PAGE)
+
+
+def end_report(out: str | os.PathLike[str] | Storage) -> str:
+    """The run in some twenty-five lines of plain text: funnel, three kept clips, three rejected ones, where it lies, what to try next.
+
+    Raises:
+        ValueError: `out` is not an output of `pan curate`.
+    """
+    found = outcome(out)
+    lines = [headline(found), ""]
+    steps = funnel_of(found)
+    lines += [f"  {'stage':<10}{'in':>7}{'kept':>7}{'rejected':>10}{'failed':>8}"] if steps else []
+    lines += [f"  {s.stage:<10}{s.given:>7}{s.kept:>7}{s.rejected:>10}{s.failed:>8}" for s in steps]
+    reasons = reason_counts(found)
+    lines += ["", "rejected for: " + ", ".join(f"{name} {n}" for name, n in reasons[:8])] if reasons else []
+    for title, rows in (("kept", choose_kept(found, 3)), ("rejected", choose_rejected(found, 3))):
+        lines += ["", title] if rows else []
+        for row, why in rows:
+            lines.append(f"  {row['clip_id']}  {_base(row['video_uri'])}  {row['start_s']:.2f}-{row['end_s']:.2f} s")
+            lines += [f"      {text}" for text in why or [one_line(row["caption"] or "", 240)]]
+    lines += ["", f"output: {one_line(found.name)}   page: {one_line(found.name)}/{PAGE}", "next:"]
+    return "\n".join([*lines, *(f"  {command}" for command in next_commands(found))])
+
+
+def headline(found: Outcome) -> str:
+    """Kept clips and seconds of all, and how the videos ended."""
+    kept, total = found.kept(), found.clips.num_rows
+    status = Counter(found.videos["status"].to_pylist())
+    others = "".join(f", {n} {word}" for word, n in (("failed", status["failed"]), ("duplicate", status["duplicate"])) if n)
+    pending = len(found.verdicts.pending())
+    return (
+        f"{len(kept)} of {total} clips kept ({_seconds(found, kept):.1f} s of {_seconds(found, range(total)):.1f} s), "
+        f"from {found.videos.num_rows} videos{others}" + (f"; {pending} clips still lack stages" if pending else "")
+    )
+
+
+def page_of(found: Outcome) -> Page:
+    """All that report.html says."""
+    status = Counter(found.videos["status"].to_pylist())
+    kept, rejected = choose_kept(found, KEPT_CARDS), choose_rejected(found, REJECTED_CARDS)
+    facts = (
+        ("clips kept", f"{len(found.kept())} of {found.clips.num_rows}"),
+        ("seconds kept", f"{_seconds(found, found.kept()):.1f} of {_seconds(found, range(found.clips.num_rows)):.1f}"),
+        ("videos", f"{found.videos.num_rows}"),
+        ("failed", f"{status['failed']}"),
+        ("duplicates", f"{status['duplicate']}"),
+        ("captions by", ", ".join(sorted({str(r["caption_backend"]) for r, _ in kept if r["caption_backend"]})) or "none"),
+    )
+    notes = [f"{len(found.kept()) - len(kept)} more clips were kept than are shown."] if len(found.kept()) > len(kept) else []
+    notes += [f"{len(found.verdicts.pending())} clips lack stages: run the same command again."] if found.verdicts.pending() else []
+    notes += [f"{len(found.ledger.damaged)} ledger segments are damaged and were left out."] if found.ledger.damaged else []
+    return Page(
+        title=headline(found),
+        facts=facts,
+        funnel=tuple(funnel_of(found)),
+        reasons=tuple((name, n, _rule_text(found, name)) for name, n in reason_counts(found)),
+        histograms=tuple(histograms(found)),
+        kept=tuple(_kept_card(found, row) for row, _ in kept),
+        rejected=tuple(_rejected_cards(rejected)),
+        videos=tuple(_video_rows(found)),
+        next_commands=tuple(next_commands(found)),
+        notes=tuple(notes),
+    )
+
+
+def funnel_of(found: Outcome) -> list[Step]:
+    """The funnel under the present thresholds: a clip leaves it at the first stage whose rules reject it."""
+    by_stage = {stage: {rule.reason for e in found.recipe.entries() if e.stage == stage for rule in e.rules} for stage in STAGES}
+    stages = []
+    for reasons, passed in zip(found.verdicts.reasons, found.clips["stages"].to_pylist(), strict=True):
+        named = {r for r in reasons if not r.startswith("not_measured:")}
+        last = next((k for k, stage in enumerate(STAGES) if named & by_stage[stage] and stage in passed), len(STAGES) - 1)
+        stages.append([s for s in passed if s not in STAGES or STAGES.index(s) <= last] if named else passed)
+    clips = found.clips.select(["kind", "status", "error_code"])
+    clips = clips.append_column("reject", pa.array(found.verdicts.reasons, pa.list_(pa.string()))).append_column(
+        "stages", pa.array(stages, pa.list_(pa.string()))
+    )
+    funnel: Funnel = count([clips])
+    return [Step(s.stage, s.given, s.kept, s.rejected, s.failed) for s in funnel.active()]
+
+
+def reason_counts(found: Outcome) -> list[tuple[str, int]]:
+    """Reasons, the most frequent first."""
+    counts = Counter(reason for reasons in found.verdicts.reasons for reason in reasons)
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def choose_kept(found: Outcome, most: int) -> list[tuple[dict[str, Any], list[str]]]:
+    """At most `most` kept clips, first one of each video, then the second of each; no reasons beside them."""
+    turn: Counter[str] = Counter()
+    ranked = []
+    for i in found.kept():
+        video = found.clips["video_id"][i].as_py()
+        ranked.append((turn[video], i))
+        turn[video] += 1
+    return [(_row(found, i), []) for _, i in sorted(ranked)[:most]]
+
+
+def choose_rejected(found: Outcome, most: int) -> list[tuple[dict[str, Any], list[str]]]:
+    """At most `most` rejected clips, each with its reasons and the values that decided: one for each reason, then a second for each."""
+    queues: dict[str, list[int]] = {name: [] for name, _ in reason_counts(found)}
+    for i, reasons in enumerate(found.verdicts.reasons):
+        if reasons:
+            queues[min(reasons, key=lambda r: (len(queues[r]), r))].append(i)
+    chosen: list[int] = []
+    while len(chosen) < most and any(queues.values()):
+        for queue in queues.values():
+            chosen += [queue.pop(0)] if queue and len(chosen) < most else []
+    return [(row := _row(found, i), [explain(reason, row, found.rules()) for reason in found.verdicts.reasons[i]]) for i in chosen]
+
+
+def explain(reason: str, row: Mapping[str, Any], rules: Sequence[Rule]) -> str:
+    """One reason with the value and the threshold that decided, such as "static: motion_flow 0.004 is below 0.022"."""
+    decided = [
+        f"{r.score} {number(row[r.score])} is {_side(r)}" for r in rules if r.reason == reason and row.get(r.score) is not None and r.judge(row[r.score])
+    ]
+    if decided:
+        return f"{reason}: {', '.join(decided)}"
+    if reason == row["error_code"]:
+        return one_line(f"{reason}: {row['error_detail'] or 'no detail'}", 300)
+    return f"{reason}: the piece is {row['end_s'] - row['start_s']:.2f} s long" if reason in ("too_short", "remainder") else reason
+
+
+def histograms(found: Outcome) -> Iterator[Histogram]:
+    """One for each measured score, those with a threshold first."""
+    kept = np.zeros(found.clips.num_rows, bool)
+    kept[found.kept()] = True
+    entries = [(entry, score) for entry in found.recipe.entries() for score in entry.scores]
+    judged, stages = {rule.score for rule in found.rules()}, found.clips["stages"].to_pylist()
+    for entry, score in sorted(entries, key=lambda pair: f"{pair[0].name}_{pair[1]}" not in judged):
+        name = f"{entry.name}_{score}"
+        if name not in found.clips.column_names:
+            continue
+        values = np.asarray(found.clips[name].to_numpy(zero_copy_only=False), np.float64)
+        measured = np.isfinite(values)
+        bounds = tuple(_bound(rule) for rule in found.rules() if rule.score == name)
+        if measured.any():
+            low, high = _range(values[measured], [b.value for b in bounds])
+            bars = [np.histogram(values[measured & which].clip(low, high), BINS, (low, high))[0].tolist() for which in (kept, ~kept)]
+            asked = np.array([entry.stage in passed for passed in stages])
+            yield Histogram(name, entry.scores[score], low, high, tuple(bars[0]), tuple(bars[1]), bounds, int((asked & ~measured).sum()))
+
+
+def next_commands(found: Outcome) -> list[str]:
+    """Three commands to try, with this output's names in them."""
+    name = shlex.quote(one_line(found.name))
+    clip = next((row["clip_id"] for rows in (choose_rejected(found, 1), choose_kept(found, 1)) for row, _ in rows), None)
+    tried = next(
+        (f"--set filters.{e.name}.{r.key}={number((r.low if r.low is not None else r.high or 0.0) / 2)}" for e in found.recipe.entries() for r in e.rules), ""
+    )
+    return [
+        *([f"pan explain {name} {clip}   # every rule, value and threshold for one clip"] if clip else []),
+        *([f"pan rejudge {name} {tried} --dry-run   # what another threshold would change, without decoding"] if tried else []),
+        f"pan verify {name}   # every checksum, every sample",
+    ]
+
+
+def _row(found: Outcome, i: int) -> dict[str, Any]:
+    row: dict[str, Any] = found.clips.slice(i, 1).to_pylist()[0]
+    return row
+
+
+def _base(uri: str) -> str:
+    return one_line(uri.rstrip("/").rpartition("/")[2] or uri, 60)
+
+
+def _seconds(found: Outcome, rows: Sequence[int]) -> float:
+    length = np.asarray(found.clips["end_s"].to_numpy()) - np.asarray(found.clips["start_s"].to_numpy())
+    return float(length[list(rows)].sum()) if len(rows) else 0.0
+
+
+def _side(rule: Rule) -> str:
+    return f"below {number(rule.low)}" if rule.low is not None else f"above {number(rule.high or 0.0)}"
+
+
+def _bound(rule: Rule) -> Bound:
+    return Bound(rule.low, "below", rule.reason) if rule.low is not None else Bound(rule.high or 0.0, "above", rule.reason)
+
+
+def _rule_text(found: Outcome, reason: str) -> str:
+    """What a reason's rules ask, or where it comes from."""
+    asked = [f"{rule.score} {_side(rule)}" for rule in found.rules() if rule.reason == reason]
+    if reason.startswith("not_measured:"):
+        return "the score could not be measured, and what is not measured is not kept"
+    return " or ".join(asked) or "found by the splitter or a stage, not by a threshold on a score"
+
+
+def _range(values: "np.typing.NDArray[np.float64]", bounds: Sequence[float]) -> tuple[float, float]:
+    """The axis: the middle 98 % of the values and all thresholds, with a little air."""
+    low, high = np.quantile(values, [0.01, 0.99])
+    low, high = min([low, *bounds]), max([high, *bounds])
+    air = (high - low) * 0.04 or max(abs(high) * 0.1, 0.01)
+    return float(low - air if low < 0 or low - air > 0 else 0.0), float(high + air)
+
+
+def _kept_card(found: Outcome, row: Mapping[str, Any]) -> Card:
+    from pipelines.report_pictures import kept_sheet
+
+    jpeg, note = kept_sheet(found.ledger, row)
+    events = tuple((float(e["start_s"]), float(e["end_s"]), str(e["text"])) for e in row["events"] or ())
+    return Card(row["clip_id"], row["video_uri"], (row["start_s"], row["end_s"]), jpeg, (), row["caption"] or "", row["caption_backend"] or "", events, note)
+
+
+def _rejected_cards(rejected: Sequence[tuple[dict[str, Any], list[str]]]) -> Iterator[Card]:
+    """Their pictures come from the sources, as long as the page's share of decoding lasts."""
+    from pipelines.report_pictures import DECODE_PIXELS, cost, source_sheet
+
+    left = DECODE_PIXELS
+    for row, reasons in rejected:
+        left -= cost(row)
+        jpeg, note = source_sheet(row) if left >= 0 else (None, "no picture: too long to decode again for this page")
+        yield Card(row["clip_id"], row["video_uri"], (row["start_s"], row["end_s"]), jpeg, tuple(reasons), note=note)
+
+
+def _video_rows(found: Outcome) -> list[tuple[str, str, str]]:
+    rows = [r for r in found.videos.select(["video_uri", "status", "error_code", "error_detail"]).to_pylist() if r["status"] != "ok"]
+    shown = [(r["video_uri"], r["error_code"] or r["status"], r["error_detail"] or "") for r in rows[:VIDEO_ROWS]]
+    return [*shown, (f"and {len(rows) - VIDEO_ROWS} more", "", "")] if len(rows) > VIDEO_ROWS else shown
