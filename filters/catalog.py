@@ -139,12 +139,12 @@ SCENE_TEXT = Entry(
     },
     # Source: benchmarks/text_thresholds.py, in the same way.
     (
-        Rule("subtitle_high", "scene_text_subtitle_area", "subtitles", high=0.006),
+        Rule("subtitle_high", "scene_text_subtitle_area", "subtitles", high=0.008),
         # A small corner logo covers 1 %, and is allowed.
-        Rule("overlay_high", "scene_text_overlay_area", "overlay_text_large", high=0.015),
+        Rule("overlay_high", "scene_text_overlay_area", "overlay_text_large", high=0.012),
         # Text that stays over a still picture may be the scene's own. Peers reject from 2 % of a single frame (VideoX-Fun).
-        Rule("persistent_high", "scene_text_persistent_area", "persistent_text", high=0.016),
-        Rule("area_high", "scene_text_area", "text_dominated", high=0.075),
+        Rule("persistent_high", "scene_text_persistent_area", "persistent_text", high=0.02),
+        Rule("area_high", "scene_text_area", "text_dominated", high=0.07),
     ),
 )
 
