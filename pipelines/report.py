@@ -38,7 +38,8 @@ class Outcome:
     @property
     def name(self) -> str:
         """The output as one would type it."""
-        return os.path.relpath(self.ledger.out.root) if self.ledger.out.local else self.ledger.out.root
+        root = self.ledger.out.root
+        return min((root, os.path.relpath(root)), key=len) if self.ledger.out.local else root
 
     def rules(self) -> list[Rule]:
         """The recipe's rules."""
@@ -62,8 +63,8 @@ def outcome(out: str | os.PathLike[str] | Storage) -> Outcome:
     recipe = strict_toml.build(Recipe, strict_toml.parse(store.read(RESOLVED).decode(), where), where)
     ledger = FrozenLedger.read(store)
     clips, videos = ledger.clips(), ledger.videos()
-    failed = frozenset(v["video_id"] for v in videos.select(["video_id", "status"]).to_pylist() if v["status"] == "failed")
-    return Outcome(ledger, recipe, clips, videos, judge(clips, recipe.entries(), failed))
+    good = {v["video_id"] for v in videos.select(["video_id", "status"]).to_pylist() if v["status"] == "ok"}
+    return Outcome(ledger, recipe, clips, videos, judge(clips, recipe.entries(), frozenset(clips["video_id"].to_pylist()) - good))
 
 
 def write_report(out: str | os.PathLike[str] | Storage) -> str:

@@ -185,7 +185,9 @@ def _histograms(histograms: Sequence[Histogram]) -> str:
     if not histograms:
         return "<p>No score was measured.</p>"
     legend = '<p class="legend"><i class="kept"></i> kept <i class="rejected"></i> rejected <i class="line"></i> threshold</p>'
-    return legend + '<div class="histograms">' + "".join(map(_histogram, histograms)) + "</div>"
+    groups = [[h for h in histograms if h.bounds], [h for h in histograms if not h.bounds]]
+    judged, others = ('<div class="histograms">' + "".join(map(_histogram, group)) + "</div>" if group else "" for group in groups)
+    return legend + judged + (f"<details><summary>{len(groups[1])} scores without a threshold</summary>{others}</details>" if others else "")
 
 
 def _histogram(h: Histogram) -> str:

