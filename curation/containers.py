@@ -42,7 +42,6 @@ CODECS: tuple[str, ...] = (
 SEEKABLE = frozenset({"mov", "matroska", "avi"})
 
 _BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx", b"moof", b"uuid"})
-_ENCRYPTED = (b"encv", b"tenc", b"sinf", b"pssh")
 _MAX_HEADER = 64 << 20
 
 
@@ -157,5 +156,5 @@ def is_encrypted(kind: str, source: BinaryIO, size: int) -> bool:
         if name == b"moov":
             source.seek(body)
             moov = source.read(min(stop - body, _MAX_HEADER))
-            return b"encv" in moov or (b"sinf" in moov and b"tenc" in moov)
+            return b"encv" in moov or (b"sinf" in moov and b"tenc" in moov and b"enca" not in moov)
     return False

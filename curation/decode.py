@@ -19,8 +19,9 @@ _OPEN_ENDED = frozenset({"mpegts", "mpeg", "flv", "rm", "hevc", "h264"})
 class Clock:
     """Turns a frame's stamps into strictly increasing presentation times in time_base units.
 
-    A frame without a pts takes its dts (AVI) or the average step (raw streams); a backward jump of more than a second is a new
-    start of the clock (a wrap); a stamp that does not increase is moved one tick behind its predecessor.
+    Of pts and dts the one counts that has gone backward less often (AVI and some FLV have no true pts); a frame with neither
+    takes the average step (raw streams); a backward jump of more than a second, or from pts to dts, is a new start of the clock;
+    a stamp that does not increase is moved one tick behind its predecessor.
     """
 
     time_base: Fraction
@@ -30,6 +31,12 @@ class Clock:
     frames: int = 0
     moved: int = 0
     notes: list[str] = field(default_factory=list)
+    _last_pts: int | None = None
+    _last_dts: int | None = None
+    _bad_pts: int = 0
+    _bad_dts: int = 0
+    _by_pts: bool = True
+    _changed: bool = False
 
     def stamp(self, pts: int | None, dts: int | None) -> int:
         """The presentation time of the next frame.
@@ -38,7 +45,7 @@ class Clock:
             ClipError: bad_timestamps, if more than one frame in twenty has to be moved.
         """
         step = max(1, round(1 / (self.rate * self.time_base)))
-        raw = pts if pts is not None else dts
+        raw = self._better(pts, dts)
         if raw is None:
             self._note("timestamps_made")
             now = 0 if self.last is None else self.last + step
@@ -50,13 +57,24 @@ class Clock:
         self.frames += 1
         return now
 
+    def _better(self, pts: int | None, dts: int | None) -> int | None:
+        if pts is not None:
+            self._bad_pts += self._last_pts is not None and pts <= self._last_pts
+            self._last_pts = pts
+        if dts is not None:
+            self._bad_dts += self._last_dts is not None and dts <= self._last_dts
+            self._last_dts = dts
+        by_pts = pts is not None and (self._bad_pts <= self._bad_dts or dts is None)
+        self._changed, self._by_pts = by_pts != self._by_pts, by_pts
+        return pts if by_pts else dts
+
     def _repaired(self, now: int, step: int) -> int:
         last = self.last if self.last is not None else now
         self._note("timestamps_repaired")
         self.moved += 1
         if self.moved > 3 + self.frames / 20:
             raise ClipError("bad_timestamps", f"{self.moved} of {self.frames + 1} frames do not come after their predecessor")
-        if (last - now) * self.time_base > 1:
+        if self._changed or (last - now) * self.time_base > 1:
             self.offset += last + step - now
             return last + step
         return last + 1
@@ -139,6 +157,8 @@ class Decoder:
                     self._note("salvaged")
                     return
                 raise ClipError(self._blame(), f"after {self.count} frames: {self._error}")
+            if not self._packets and packet.has_sidedata("encryption_info"):
+                raise ClipError("encrypted", "the first packet is encrypted")
             self._packets += packet.size > 0
             try:
                 pictures = packet.decode()
@@ -187,8 +207,6 @@ class Decoder:
         limits, claims = self._limits, self._claims
         if self._error is not None and not self.count:
             raise ClipError(self._blame(), self._error)
-        if self.count < limits.min_frames:
-            raise ClipError("truncated" if claims.cut_short else "too_few_frames", f"{self.count} decoded, at least {limits.min_frames} are needed")
         seconds = float(((self._clock.last or 0) - (self.first_pts or 0)) * self._clock.time_base)
         missing = self._missing(seconds)
         if self._error is not None and claims.kind not in _OPEN_ENDED:
@@ -199,6 +217,8 @@ class Decoder:
             raise ClipError("truncated", missing)
         if missing:
             self._note("salvaged")
+        if self.count < limits.min_frames:
+            raise ClipError("too_few_frames", f"{self.count} decoded, at least {limits.min_frames} are needed")
         if seconds and (self.count - 1) / seconds < limits.min_fps:
             raise ClipError("fps_out_of_range", f"{self.count} frames in {seconds:.1f} s, at least {limits.min_fps} a second are needed")
 
@@ -209,4 +229,6 @@ class Decoder:
             return f"{self._packets} of {claims.frames} frames are there"
         if claims.cut_short and claims.duration_s and seconds + float(1 / claims.rate) < share * claims.duration_s:
             return f"{seconds:.2f} of {claims.duration_s:.2f} s decode; {claims.cut_short}"
+        if claims.kind in ("flv", "rm") and claims.duration_s and seconds < 0.8 * claims.duration_s:  # sound may well last longer
+            return f"{seconds:.2f} of {claims.duration_s:.2f} s decode"
         return None

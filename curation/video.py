@@ -118,7 +118,7 @@ class Video:
             raise ClipError("unsupported_codec", f"{codec}; allowed are {', '.join(limits.codecs)}")
         if context.width or context.height:
             check_size(context.width, context.height, limits)
-        rate = stream.average_rate or (stream.guessed_rate if kind != "matroska" or stream.guessed_rate != 1 / stream.time_base else None)
+        rate = stream.average_rate or stream.guessed_rate
         length = float(stream.duration * stream.time_base) if stream.duration else None
         if length is None and self._container.duration:
             length = self._container.duration / 1e6
@@ -127,14 +127,25 @@ class Video:
             raise ClipError("duration_out_of_range", f"{length:.0f} s, allowed are {limits.max_duration_s:.0f} s")
         if claimed is not None and claimed > limits.max_frames:
             raise ClipError("too_many_frames", f"{claimed} claimed, allowed are {limits.max_frames}")
-        if rate and not limits.min_fps <= rate <= limits.max_fps:
+        if rate and kind in ("mov", "avi") and not limits.min_fps <= rate <= limits.max_fps:
             raise ClipError("fps_out_of_range", f"{float(rate):.3f}, allowed are {limits.min_fps} to {limits.max_fps}")
+        if kind == "matroska" and not stream.average_rate:
+            rate = self._counted_rate()
+        if rate and not limits.min_fps <= rate <= limits.max_fps:
+            rate = None  # outside MP4 and AVI the header's rate is a guess; decoding measures
         self._claims = Claims(kind, claimed, length, rate or Fraction(25), self._short)
         self._decoder = Decoder(self._container, stream, self._claims, limits, self._source.stamp)
         frames = self._decoder.frames()
         self._first = next(frames)
         self._frames: Iterator[tuple[int, av.VideoFrame]] | None = frames
         return self._describe(codec, self._claims)
+
+    def _counted_rate(self) -> Fraction | None:
+        """Frames per second by counting packets without decoding them, for a Matroska file whose header tells no rate."""
+        times = [p.pts for p in itertools.islice(self._container.demux(self._stream), self.limits.max_frames) if p.size and p.pts is not None]
+        self._container.seek(0, backward=True)
+        span = (max(times) - min(times)) * self._stream.time_base if times else 0
+        return Fraction(len(times) - 1) / span if span else None
 
     def _describe(self, codec: str, claims: Claims) -> VideoInfo:
         """The header's claims, with what only a decoded frame tells: rotation, colours, interlacing."""
