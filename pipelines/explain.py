@@ -36,9 +36,19 @@ def _stage(name: str, row: dict[str, Any], found: Outcome) -> dict[str, Any]:
     """What one stage said, or that the clip never came there."""
     entries = found.recipe.entries(name) if name not in ("caption", "cut") else ()
     if name not in row["stages"]:
+        if name == _failed_at(row, found):
+            return {"stage": name, "did": f"failed: {row['error_code']}", "rules": []}
         return {"stage": name, "did": "did not run on this clip" if entries or name in ("caption", "cut") else "has no enabled filter", "rules": []}
     rules = [rule for entry in entries for rule in _rules(entry, row)]
     return {"stage": name, "did": "rejected" if any(rule["verdict"] != "pass" for rule in rules) else "kept", "rules": rules}
+
+
+def _failed_at(row: dict[str, Any], found: Outcome) -> str | None:
+    """The stage that a failed row failed in: the first with work to do whose name it does not bear."""
+    if row["status"] == "ok" or not row["stages"]:
+        return None
+    working = [name for name in STAGES if name in ("caption", "cut") or found.recipe.entries(name)]
+    return next((name for name in working if name not in row["stages"]), None)
 
 
 def _rules(entry: Entry, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
