@@ -22,6 +22,13 @@ from pipelines.report_page import Bound, Card, Histogram, Page, Step, number, re
 from pipelines.run import RESOLVED
 
 PAGE = "report.html"
+#: Reasons that no threshold on a score gives, and where they come from.
+UNRULED = {
+    "too_short": "a shot shorter than split.min_chunks",
+    "remainder": "what a shot has left when it is cut to the grid of 40 frames at 16 per second",
+    "transition": "frames of a dissolve, fade or wipe",
+    "video_failed": "its video could not be decoded to the end",
+}
 KEPT_CARDS, REJECTED_CARDS, VIDEO_ROWS, BINS = 24, 12, 200, 40
 
 
@@ -196,7 +203,7 @@ def explain(reason: str, row: Mapping[str, Any], rules: Sequence[Rule]) -> str:
         return f"{reason}: {', '.join(decided)}"
     if reason == row["error_code"]:
         return one_line(f"{reason}: {row['error_detail'] or 'no detail'}", 300)
-    return f"{reason}: the piece is {row['end_s'] - row['start_s']:.2f} s long" if reason in ("too_short", "remainder") else reason
+    return f"{reason}: the piece is {row['end_s'] - row['start_s']:.2f} s long" if reason in UNRULED else reason
 
 
 def histograms(found: Outcome) -> Iterator[Histogram]:
@@ -260,7 +267,7 @@ def _rule_text(found: Outcome, reason: str) -> str:
     asked = [f"{rule.score} {_side(rule)}" for rule in found.rules() if rule.reason == reason]
     if reason.startswith("not_measured:"):
         return "the score could not be measured, and what is not measured is not kept"
-    return " or ".join(asked) or "found by the splitter or a stage, not by a threshold on a score"
+    return " or ".join(asked) or UNRULED.get(reason, "a stage failed; the clip's own line says how")
 
 
 def _range(values: "np.typing.NDArray[np.float64]", bounds: Sequence[float]) -> tuple[float, float]:
