@@ -12,7 +12,7 @@ from scenedetect.detectors import AdaptiveDetector, HistogramDetector
 
 from curation.config import Config
 from curation.frames import U8
-from curation.video import Picture
+from curation.pictures import Picture
 
 THUMB = (128, 72)
 """Width and height of the picture that signals are measured on."""

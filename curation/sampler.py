@@ -7,7 +7,7 @@ import numpy as np
 
 from curation.boundaries import Meter
 from curation.frames import SIGNALS, Frames
-from curation.video import Picture
+from curation.pictures import Picture
 
 CHUNK_S = 40 / 16
 """PAN's chunk: 40 frames at 16 frames per second. Source: PAN 6.1 (chunks of ten latent frames, four pixel frames each)."""

@@ -16,8 +16,9 @@ from curation.boundaries import Boundary, BoundaryFinder, Measured, Meter, ShotC
 from curation.clips import ClipError, clip_id, table_of
 from curation.config import Config
 from curation.frames import Frames
+from curation.pictures import Picture
 from curation.sampler import SAME_S, Sampler, grid_s, sample_clip
-from curation.video import Limits, Picture, Video, VideoInfo
+from curation.video import Limits, Video, VideoInfo
 
 
 class SplitConfig(Config):
