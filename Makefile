@@ -11,6 +11,7 @@ BIN := $(VENV)/bin
 PIP_FLAGS ?=
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-warn-script-location --no-compile -qq $(PIP_FLAGS)
 FOLDERS := curation filters captioning training pipelines
+BENCHES ?= curation_speed curation_quality shot_edits
 TEST_FLAGS ?=
 export PYTHONUNBUFFERED := 1
 export RAY_USAGE_STATS_ENABLED := 0
@@ -54,7 +55,7 @@ check: $(VENV)/.dev.stamp
 	$(BIN)/python -m pytest $(TEST_FLAGS)
 
 bench: $(VENV)/.dev.stamp
-	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || echo "$$file: exit $$?"; done
+	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit $$?; done
 
 clean:
 	rm -rf build dist demo .pytest_cache .mypy_cache .ruff_cache *.egg-info
