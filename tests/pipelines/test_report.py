@@ -18,7 +18,7 @@ from curation.lock import hold
 from curation.sink import Ledger
 from curation.storage import Storage
 from filters.base import Rule
-from pipelines import report
+from pipelines import outcome, report
 from pipelines.recipe import Recipe, load
 from pipelines.report_page import Bound, Card, Histogram, Page, Step, render
 from pipelines.report_pictures import kept_sheet, source_sheet
@@ -204,10 +204,10 @@ def test_a_changed_threshold_moves_clips_in_the_report_without_a_new_run(made: P
     changed = re.sub(r"(\[filters\.motion\](?:\n(?!\[).*)*?\nlow = )[\d.]+", r"\g<1>0.2", text)
     assert changed != text
     out.replace(RESOLVED, changed.encode())
-    found = report.outcome(made)
+    found = outcome.outcome(made)
     assert found.kept() == []
-    assert dict(report.reason_counts(found))["static"] == 2
-    steps = {s.stage: (s.given, s.kept, s.rejected) for s in report.funnel_of(found)}
+    assert dict(outcome.reason_counts(found))["static"] == 2
+    steps = {s.stage: (s.given, s.kept, s.rejected) for s in outcome.funnel_of(found)}
     assert steps["rules"] == (3, 1, 2)  # the clip that was kept leaves at the rules now
 
 
@@ -234,7 +234,7 @@ def test_an_empty_run_has_a_page_and_an_end_report(tmp_path: Path) -> None:
 )
 def test_explain_names_the_value_and_the_bound_that_decided(row: dict[str, float | None], text: str) -> None:
     rules = [Rule("low", "a_b", "vice", low=1.0), Rule("high", "a_b", "vice", high=1000.0), Rule("c", "a_c", "other", low=1.0)]
-    assert report.explain("vice", {"error_code": None, "a_c": 0.0, **row}, rules) == text
+    assert outcome.explain("vice", {"error_code": None, "a_c": 0.0, **row}, rules) == text
 
 
 def test_a_histogram_draws_bars_and_threshold_to_scale() -> None:
