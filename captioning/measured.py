@@ -1,5 +1,7 @@
 """The `measured` backend: a deterministic text per chunk from what was measured in its frames, and from nothing else."""
 
+import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,20 +45,34 @@ def describe(frames: Frames, chunks: int, duration_s: float, scores: Mapping[str
     """
     found, light = moments(frames), frames.signals["luma"]
     light_s = frames.signals["time_s"].astype(np.float64) - float(frames.signals["time_s"][0] if len(light) else 0)
-    events = []
+    events, parts = [], []
     for k, (start, end) in enumerate(chunk_spans(chunks, duration_s)):
         here = [m for m in found if start <= m.time_s < end]
         if not here:
             raise ClipError("caption_invalid", f"chunk {k} ({start} to {end} s) holds no sample with a later neighbour")
-        events.append(Event(start, end, " ".join(_sentences(here, light[(light_s >= start) & (light_s < end)]))))
-    return Caption(events, " ".join([*_sentences(found, light), *_text(scores)]))
+        parts.append(here)
+        events.append(Event(start, end, " ".join(_sentences(_camera(here), here, light[(light_s >= start) & (light_s < end)]))))
+    return Caption(events, " ".join([*_sentences(_journey(parts), found, light), *_text(scores)]))
 
 
-def _sentences(here: Sequence[Moment], light: npt.NDArray[np.float32]) -> list[str]:
-    """What happens during `here`, camera first."""
+def _sentences(camera: str, here: Sequence[Moment], light: npt.NDArray[np.float32]) -> list[str]:
+    """What happens during `here`, behind the camera's clause."""
     if not any(m.seen for m in here):
         return ["Too little is drawn in the picture to tell what moves.", *_brightness(light)]
-    return [f"{_camera(here)}{_own_motion(here)}", *_brightness(light)]
+    return [f"{camera}{_own_motion(here)}", *_brightness(light)]
+
+
+def _journey(parts: Sequence[Sequence[Moment]]) -> str:
+    """The camera's clause for a whole clip: its way from chunk to chunk where that has at most three stages, else what it does most."""
+    if len(parts) == 1:
+        return _camera(parts[0])
+    stages = [phrase for phrase, _ in itertools.groupby(_camera_phrase(part) for part in parts)]
+    if len(stages) == 1:
+        return f"The camera {stages[0]} throughout" if stages[0] != "holds still" else "The camera holds still"
+    if len(stages) <= 3:
+        return f"The camera first {', then '.join(stages)}"
+    counts = Counter(_direction(part) for part in parts).most_common()
+    return f"The camera mostly {counts[0][0]}, and at times {' or '.join(name for name, _ in counts[1:3])},"
 
 
 def _camera(here: Sequence[Moment]) -> str:
@@ -124,14 +140,14 @@ def _own_motion(here: Sequence[Moment]) -> str:
     if max(first, last, mean) < NOTHING:
         return " and nothing else moves." if _direction(here) == "holds still" else " over a scene that does not move by itself."
     what = "nearly the whole picture" if mean > MOST else "much of the picture" if mean > MUCH else "something" if mean > SMALL else "something small"
-    begin = here[0].time_s
+    begin, place = here[0].time_s, "" if mean > MUCH else f" {_place(here)}"
     if first < NOTHING < last:
         since = next(m.time_s for m, amount in zip(here, amounts, strict=True) if amount > NOTHING) - begin
-        return f" while {what} starts to move{_heading(here)} {_place(here)} after about {_seconds(since)}."
+        return f" while {what} starts to move{_heading(here)}{place} after about {_seconds(since)}."
     if last < NOTHING < first:
         until = max(m.time_s for m, amount in zip(here, amounts, strict=True) if amount > NOTHING) - begin
-        return f" while {what} moves{_heading(here)} {_place(here)} and stops after about {_seconds(until)}."
-    way = _way(here[:third], here[-third:]) or f"{_heading(here)} {_place(here)}"
+        return f" while {what} moves{_heading(here)}{place} and stops after about {_seconds(until)}."
+    way = _way(here[:third], here[-third:]) or f"{_heading(here)}{place}"
     return f" while {what} moves{way}{_trend(first, last, ', more towards the end', ', less towards the end')}."
 
 
@@ -153,7 +169,7 @@ def _place(here: Sequence[Moment]) -> str:
     column = _where(activity.sum(axis=0), ("left", "middle", "right"))
     row = _where(activity.sum(axis=1), ("upper", "middle", "lower"))
     if row is None and column is None:
-        return "across the picture"
+        return "in many places"
     if row is None:
         return "in the middle of the picture" if column == "middle" else f"on the {column} side"
     if column is None:

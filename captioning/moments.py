@@ -20,6 +20,9 @@ OWN_SPEED = 0.025
 #: Points need a gradient of this many grey levels a px nearby: where nothing is drawn, flow is a guess.
 TEXTURE = 3.0
 
+#: A fit explains a point to within about so many px: twice the error of the flow on a still, compressed picture.
+CLOSE_PX = 0.12
+
 #: With fewer textured points than this share of all, or fewer than 24, the camera cannot be told.
 LEAST_SHARE, LEAST_POINTS = 0.02, 24
 
@@ -101,8 +104,9 @@ def global_motion(
     """The motion most points share: ((tx, ty, growth, turn) in px a pair and radians, the vectors it would give each point).
 
     Fitted twice by reweighted least squares (Cauchy weights), from the median of all points and from that of the picture's rim,
-    since a large subject in the middle can be the majority; the fit that explains more points wins. No random sampling: the same
-    vectors give the same fit.
+    since a large subject in the middle can be the majority. The fit that explains most points wins, and no motion at all where that
+    explains nearly as many: before a fixed camera, a dancer who fills the picture must not become a camera that shakes. No random sampling:
+    the same vectors give the same fit.
 
     Source: Holland and Welsch, "Robust regression using iteratively reweighted least-squares", 1977.
     """
@@ -112,8 +116,9 @@ def global_motion(
     starts: Sequence[npt.NDArray[np.float64]] = [np.median(vectors, axis=0)]
     if edge.sum() >= LEAST_POINTS:
         starts = [*starts, np.median(vectors[edge], axis=0)]
-    fits = [_refit(design, target, np.array([*start, 0.0, 0.0])) for start in starts]
-    best = max(fits, key=lambda fit: float((np.abs(target - design @ fit) < 0.25).mean()))
+    fits = [np.zeros(4), *(_refit(design, target, np.array([*start, 0.0, 0.0])) for start in starts)]
+    explained = [float(np.exp(-(((target - design @ fit) / CLOSE_PX) ** 2)).mean()) for fit in fits]
+    best = fits[0] if explained[0] > 0.9 * max(explained) else fits[int(np.argmax(explained))]
     tx, ty, growth, turn = (float(value) for value in best)
     return (tx, ty, growth, turn), (design @ best).reshape(2, -1).T
 

@@ -5,7 +5,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioning.events import Event, check, chunk_spans, fit, parse
@@ -21,6 +21,7 @@ def refusal(events: list[Event], duration_s: float = 5.0625) -> str:
     return caught.value.detail
 
 
+@settings(deadline=None, max_examples=60)
 @given(chunks=CHUNKS, missing=st.floats(0, 0.9))
 def test_the_grid_covers_the_clip_once(chunks: int, missing: float) -> None:
     duration = (1 + 40 * chunks) / 16 - missing
@@ -68,6 +69,7 @@ def test_each_broken_rule_is_named(events: list[Event], says: str) -> None:
     assert says in refusal(events)
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(0.01, 5)), min_size=1, max_size=8))
 def test_what_check_lets_pass_is_ordered_and_inside(pairs: list[tuple[float, float]]) -> None:
     events = [Event(start, start + length, "it moves") for start, length in pairs]
@@ -80,6 +82,7 @@ def test_what_check_lets_pass_is_ordered_and_inside(pairs: list[tuple[float, flo
         assert [e.start_s for e in events] == sorted(e.start_s for e in events)
 
 
+@settings(deadline=None, max_examples=60)
 @given(chunks=CHUNKS, data=st.data())
 def test_fit_gives_one_event_a_chunk_inside_the_clip(chunks: int, data: st.DataObject) -> None:
     duration = (1 + 40 * chunks) / 16
@@ -102,7 +105,8 @@ def test_fit_refuses_a_chunk_nobody_speaks_of() -> None:
         fit([Event(0, 2.5, "waits")], 2, 5.0625)
 
 
-@given(st.lists(st.builds(Event, st.floats(0, 9), st.floats(0, 9), st.from_regex(r"[a-z]{1,9}( [a-z]{1,9}){0,3}", fullmatch=True))))
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.builds(Event, st.floats(0, 9), st.floats(0, 9), st.sampled_from(["it moves", "a door opens", "é"])), max_size=5))
 def test_parse_reads_back_what_a_row_holds(events: list[Event]) -> None:
     rows = [event.as_dict() for event in events]
     assert parse(rows) == parse(json.dumps(rows)) == events

@@ -115,6 +115,16 @@ def test_each_chunk_tells_its_own_time(made: Any) -> None:
     assert [(e.start_s, e.end_s) for e in caption.events] == chunk_spans(3, duration)
     assert ["holds still" in e.text for e in caption.events] == [True, False, True]
     assert "pans right" in caption.events[1].text
+    assert caption.text.startswith("The camera first holds still, then pans right, then holds still over a scene")
+
+
+def test_a_long_clip_is_summed_up(made: Any) -> None:
+    def said(view: Any) -> str:
+        return describe(made.frames_of(view, 12.5625), 5, 12.5625, {}).text
+
+    assert said(lambda t: made.look(14 * (t - 6))).startswith("The camera pans right slowly throughout over a scene")
+    restless = said(lambda t: made.look(*((0, 20 * t), (20 * (t - 2.5), 50), (50, 50 - 20 * (t - 5)), (50, 20 * (t - 7.5)), (50, 50))[min(4, int(t / 2.51))]))
+    assert restless.startswith("The camera mostly tilts down, and at times pans right or tilts up,")
 
 
 def test_a_picture_with_nothing_drawn_claims_no_motion(made: Any) -> None:
