@@ -39,7 +39,7 @@ CODECS: tuple[str, ...] = (
 )
 
 #: Containers in which a seek lands on a key frame with true timestamps; the others are read from their start.
-SEEKABLE = frozenset({"mov", "matroska", "avi"})
+SEEKABLE = frozenset({"mov", "matroska"})
 
 _BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx", b"moof", b"uuid"})
 _MAX_HEADER = 64 << 20

@@ -48,6 +48,7 @@ class Look:
     Attributes:
         width, height: display size in px: pixel aspect and rotation applied (a wide pixel widens, a tall one heightens).
         rotation: degrees counterclockwise that the container asks for, in [0, 360).
+        size: (width, height) of the pictures in px, and coded_size the same before they are made upright.
         notes: "rotated_90", "flipped", "anamorphic", "interlaced", "hdr", "alpha".
     """
 
@@ -60,7 +61,7 @@ class Look:
             width, height = (round(width * sar), height) if sar > 1 else (width, round(height / sar))
         self.width, self.height = (height, width) if self._transpose else (width, height)
         self.size = fit(self.width, self.height)
-        self._coded = self.size[::-1] if self._transpose else self.size
+        self.coded_size = self.size[::-1] if self._transpose else self.size
         self._alpha = any(c.is_alpha for c in frame.format.components)
         self._hdr = int(frame.color_trc) in (PQ, HLG)
         self._guess = Colorspace.ITU709 if max(frame.width, frame.height) >= 1280 or min(frame.width, frame.height) >= 720 else Colorspace.ITU601
@@ -81,7 +82,7 @@ class Look:
 
     def small(self, frame: av.VideoFrame) -> av.VideoFrame:
         """`frame` at picture size, not yet upright: full-range yuv420p in the matrix that its `colorspace` says."""
-        width, height = self._coded
+        width, height = self.coded_size
         plain = self.plain(frame, width, height)
         matrix = self.matrix(plain)
         return self._shrink(plain, width, height, "yuv420p", matrix, matrix, SCALER, dst_color_range=ColorRange.JPEG, threads=1)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import av
 from av.stream import Discard, Disposition
@@ -14,10 +14,10 @@ from curation.clips import ClipError
 from curation.containers import DEMUXERS, SEEKABLE, SNIFF_BYTES, cut_short, is_encrypted, sniff
 from curation.decode import Claims, Decoder
 from curation.limits import Limits, check_size
-from curation.opening import content_id, open_source
+from curation.opening import Source, content_id, open_source
 from curation.pictures import Look, Picture, analysis_size
 
-__all__ = ["Limits", "Picture", "Video", "VideoInfo", "content_id", "read_clip"]
+__all__ = ["Limits", "Picture", "Video", "VideoInfo", "content_id", "open_output", "read_clip"]
 
 _BUFFER = 256 << 10  # libav's read size in bytes: a call into Python costs little against a quarter of a MiB
 
@@ -44,7 +44,7 @@ class Video:
     """A video opened safely; a context manager. Decodes with one thread and yields the same pixels everywhere.
 
     Args:
-        uri: see `open_source`.
+        uri: see `open_source`; or a source that is open already.
         limits: what is allowed; defaults if None.
         size: short side of the pictures in px (see `curation.pictures.analysis_size`).
         threads: decoder threads; the pixels do not depend on it.
@@ -54,10 +54,10 @@ class Video:
             dims_out_of_range, fps_out_of_range, duration_out_of_range, too_many_frames.
     """
 
-    def __init__(self, uri: str, limits: Limits | None = None, size: int = 256, threads: int = 1) -> None:
+    def __init__(self, uri: str | Source, limits: Limits | None = None, size: int = 256, threads: int = 1) -> None:
         self.limits, self.size = limits or Limits(), size
         self.frames_decoded = 0
-        self._source = open_source(uri, self.limits.max_bytes)
+        self._source = uri if isinstance(uri, Source) else open_source(uri, self.limits.max_bytes)
         self._container: Any = None
         try:
             self._open(threads)
@@ -92,10 +92,10 @@ class Video:
             self._container = av.open(file, format=DEMUXERS[kind], options=options, buffer_size=_BUFFER, metadata_errors="replace")
         except av.error.FFmpegError as error:
             raise ClipError("truncated" if self._short else "decode_error", f"header: {error}") from error
-        self._stream = self._pick_stream()
+        self.stream = self._pick_stream()
         if encrypted:
             raise ClipError("encrypted", "the sample entry is protected (Common Encryption)")
-        self._stream.codec_context.thread_count = threads
+        self.stream.codec_context.thread_count = threads
         self.info = self._probe(kind)
 
     def _pick_stream(self) -> Any:
@@ -112,7 +112,7 @@ class Video:
         return videos[0]
 
     def _probe(self, kind: str) -> VideoInfo:
-        stream, context, limits = self._stream, self._stream.codec_context, self.limits
+        stream, context, limits = self.stream, self.stream.codec_context, self.limits
         codec = context.codec.canonical_name if context is not None else "unknown"
         if codec not in limits.codecs:
             raise ClipError("unsupported_codec", f"{codec}; allowed are {', '.join(limits.codecs)}")
@@ -142,14 +142,14 @@ class Video:
 
     def _counted_rate(self) -> Fraction | None:
         """Frames per second by counting packets without decoding them, for a Matroska file whose header tells no rate."""
-        times = [p.pts for p in itertools.islice(self._container.demux(self._stream), self.limits.max_frames) if p.size and p.pts is not None]
+        times = [p.pts for p in itertools.islice(self._container.demux(self.stream), self.limits.max_frames) if p.size and p.pts is not None]
         self._container.seek(0, backward=True)
-        span = (max(times) - min(times)) * self._stream.time_base if times else 0
+        span = (max(times) - min(times)) * self.stream.time_base if times else 0
         return Fraction(len(times) - 1) / span if span else None
 
     def _describe(self, codec: str, claims: Claims) -> VideoInfo:
         """The header's claims, with what only a decoded frame tells: rotation, colours, interlacing."""
-        frame, stream = self._first[1], self._stream
+        frame, stream = self._first[1], self.stream
         look = self.look(self._analysis_size)
         check_size(look.width, look.height, self.limits)
         return VideoInfo(
@@ -172,7 +172,7 @@ class Video:
 
     def look(self, fit: Callable[[int, int], tuple[int, int]]) -> Look:
         """How this video's frames become upright pictures of `fit(display width, display height)` px."""
-        return Look(self._first[1], self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio, fit)
+        return Look(self._first[1], self.stream.sample_aspect_ratio or self.stream.codec_context.sample_aspect_ratio, fit)
 
     @property
     def first_pts(self) -> int:
@@ -235,17 +235,37 @@ class Video:
 
     def _sought(self, start_pts: int) -> Iterator[tuple[int, av.VideoFrame]]:
         """Frames from the last key frame that is shown at or before `start_pts`; nothing if there is none."""
-        self._container.seek(start_pts, stream=self._stream, backward=True)
-        decoder = Decoder(self._container, self._stream, self._claims, self.limits, self._source.stamp)
+        self._container.seek(start_pts, stream=self.stream, backward=True)
+        decoder = Decoder(self._container, self.stream, self._claims, self.limits, self._source.stamp)
         for position, (pts, frame) in enumerate(decoder.frames(resume=True)):
             if position == 0 and pts > start_pts:
                 return
             yield pts, frame
 
+    def packets(self, start_pts: int, end_pts: int) -> list[Any]:
+        """The stream's packets, undecoded, from the last key frame shown at or before `start_pts` to the last that [start_pts, end_pts) needs."""
+        self._once()
+        self._container.seek(start_pts if self._claims.kind in SEEKABLE else 0, stream=self.stream, backward=True)
+        kept: list[Any] = []
+        for packet in self._container.demux(self.stream):
+            if not packet.size or packet.dts is None or packet.pts is None:
+                continue
+            if packet.dts >= end_pts:
+                break
+            if packet.is_keyframe and packet.pts <= start_pts:
+                kept = []
+            kept.append(packet)
+        return kept
+
     def _once_more(self) -> Iterator[tuple[int, av.VideoFrame]]:
         """Frames from the start, after a seek that did not find its frame."""
         self._container.seek(0, backward=True)
-        return Decoder(self._container, self._stream, self._claims, self.limits, self._source.stamp).frames(resume=True)
+        return Decoder(self._container, self.stream, self._claims, self.limits, self._source.stamp).frames(resume=True)
+
+
+def open_output(file: BinaryIO) -> Any:
+    """An MP4 container to write to `file`: no version strings, no metadata."""
+    return av.open(file, "w", format="mp4", options={"fflags": "+bitexact"})
 
 
 def read_clip(uri: str, start_pts: int, end_pts: int, limits: Limits | None = None, size: int = 256, first_index: int = 0) -> Iterator[Picture]:
