@@ -11,6 +11,7 @@ from pydantic import Field
 
 from captioning.caption import CaptionConfig
 from curation.config import Config
+from curation.cut import CutConfig
 from curation.limits import Limits
 from curation.pack import PackPlan
 from curation.shots import SplitConfig
@@ -51,6 +52,7 @@ class Recipe(Config):
     split: SplitConfig = Field(default_factory=SplitConfig, description="how a video becomes clips")
     filters: FilterSettings = Field(default_factory=FilterSettings, description="which filters run, and their thresholds")
     caption: CaptionConfig = Field(default_factory=CaptionConfig, description="how kept clips are described")
+    cut: CutConfig = Field(default_factory=CutConfig, description="how kept clips become MP4")
     pack: PackSettings = Field(default_factory=PackSettings, description="how kept clips become shards")
     resources: StageResources = Field(default_factory=StageResources, description="cluster resources a stage")
 

@@ -147,17 +147,20 @@ def toml_value(value: object) -> str:
 
 
 def _problems(model: type[Config], error: ValidationError) -> Iterator[str]:
-    """One line a problem: key, what is wrong, and for an unknown key the nearest known one."""
+    """One line a key: what is wrong, and for an unknown key the nearest known one."""
+    known, found = set(known_keys(model)), dict[str, list[str]]()
     for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
+        parts, message = [str(part) for part in item["loc"]], item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            yield f"{key}: unknown key{_nearest(model, key)}"
-        elif key and isinstance(item["input"], dict) and item["type"] == "value_error":
-            yield f"{key}: {item['msg'].removeprefix('Value error, ')}"
-        elif key:
-            yield f"{key}: {item['msg'].removeprefix('Value error, ')}, got {toml_or_repr(item['input'])}"
-        else:
-            yield item["msg"].removeprefix("Value error, ")
+            found[".".join(parts)] = [f"unknown key{_nearest(model, '.'.join(parts))}"]
+            continue
+        while len(parts) > 1 and ".".join(parts) not in known:
+            parts.pop()  # the place within a list, or which of several allowed types it is not
+        of_table = item["type"] == "value_error" and isinstance(item["input"], dict)
+        text = message if of_table else f"{message}, got {toml_or_repr(item['input'])}"
+        found.setdefault(".".join(parts), []).append(text)
+    for key, texts in found.items():
+        yield f"{key}: {' or '.join(texts)}" if key else " or ".join(texts)
 
 
 def _nearest(model: type[Config], key: str) -> str:

@@ -1,6 +1,7 @@
 """Strict TOML: types, nearest keys, all problems at once, and the way back to text."""
 
 import tomllib
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -22,6 +23,7 @@ class Outer(Config):
     name: str = "a"
     sizes: tuple[int, ...] = (1, 2)
     limit: int | None = None
+    fps: float | Literal["source"] = 16.0
     motion: Inner = Inner()
     camera: Inner = Inner()
 
@@ -59,6 +61,18 @@ def test_a_number_is_nothing_but_a_number(value: object) -> None:
 def test_an_integer_is_no_float_and_no_bool() -> None:
     assert len(problems({"limit": 4.0})) == 1
     assert len(problems({"limit": True})) == 1
+
+
+def test_a_value_of_two_kinds_is_one_problem_under_its_own_key() -> None:
+    (problem,) = problems({"fps": "sauce"})
+    assert problem.startswith("fps: ")
+    assert " or " in problem
+    assert strict_toml.build(Outer, {"fps": "source"}, "here").fps == "source"
+
+
+def test_a_fault_within_a_list_names_the_list() -> None:
+    (problem,) = problems({"sizes": [1, "a"]})
+    assert problem.startswith("sizes: ")
 
 
 def test_all_problems_at_once_with_the_place_before_each() -> None:
