@@ -71,9 +71,7 @@ class Stage:
             return rows.map_batches(_named(self), **options)
         from ray.data import ActorPoolStrategy
 
-        return rows.map_batches(
-            _Actor, fn_constructor_args=(self,), compute=ActorPoolStrategy(size=self.resources.actors), **options
-        )
+        return rows.map_batches(_Actor, fn_constructor_args=(self,), compute=ActorPoolStrategy(size=self.resources.actors), **options)
 
 
 class _Actor:

@@ -3,11 +3,25 @@
 import logging
 import os
 import secrets
+import sys
 from collections.abc import Sequence
 
 from curation.stage import Stage
 
 log = logging.getLogger("pan.cluster")
+
+
+def authenticate() -> None:
+    """Gives a Ray that this process will start a token of its own; call it before Ray is first imported, which reads these variables once.
+
+    A cluster that RAY_ADDRESS names has its own, and what the user has set stays.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if os.environ.get("RAY_ADDRESS") or "ray" in sys.modules:
+        return
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if os.environ["RAY_AUTH_MODE"] == "token":
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def connect(cpus: int | None = None) -> None:
@@ -32,10 +46,6 @@ def connect(cpus: int | None = None) -> None:
             log.warning("joining %s without RAY_AUTH_MODE=token: whoever reaches an open Ray cluster can run code on it", address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
         return
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    if os.environ["RAY_AUTH_MODE"] == "token":
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
 
 

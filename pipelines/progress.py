@@ -16,14 +16,17 @@ class Progress:
     """Counts of the run so far, read from committed ledger segments: it shows only what can no longer be lost.
 
     Args:
-        fresh: gives the rows of segments committed since its last call.
-        videos: how many videos the run has to finish.
+        fresh: gives the rows of segments committed since its last call; the first call gives what earlier runs committed.
+        videos: how many videos there are to finish, with those.
     """
 
     def __init__(self, fresh: Callable[[], list[pa.Table]], videos: int) -> None:
         self._fresh, self._videos = fresh, videos
         self.funnel = Funnel()
         self._began = time.monotonic()
+        self.update()
+        self._before = sum(self.funnel.videos.values())
+        self._clips_before = {s.stage: s.given for s in self.funnel.stages}
 
     def update(self) -> None:
         """Takes in what was committed since the last update."""
@@ -33,7 +36,8 @@ class Progress:
     def left_s(self) -> float | None:
         """Seconds left at the rate so far; None while nothing is done."""
         done = sum(self.funnel.videos.values())
-        return (time.monotonic() - self._began) / done * (self._videos - done) if done else None
+        here = done - self._before
+        return (time.monotonic() - self._began) / here * max(self._videos - done, 0) if here else None
 
     def line(self) -> str:
         """One line: videos, clips, and where they fell."""
@@ -55,7 +59,7 @@ class Progress:
         for name in ("in", "kept", "rejected", "failed", "clips/s"):
             table.add_column(name, justify="right")
         for s in self.funnel.active():
-            table.add_row(s.stage, str(s.given), str(s.kept), str(s.rejected), str(s.failed), f"{s.given / elapsed:.1f}")
+            table.add_row(s.stage, str(s.given), str(s.kept), str(s.rejected), str(s.failed), f"{(s.given - self._clips_before[s.stage]) / elapsed:.1f}")
         return table
 
 

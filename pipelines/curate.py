@@ -1,0 +1,89 @@
+"""Curate: raw videos in; shards, a manifest and a reason for every rejection out, on one decode."""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipelines.exits import Exit
+
+if TYPE_CHECKING:
+    from pipelines.recipe import Recipe
+
+
+def curate(inputs: Sequence[str], out: str, recipe: "Recipe", cpus: int | None = None, counts: dict[str, Any] | None = None) -> Exit:
+    """Curates every video of `inputs` into `out`; what an earlier run has committed is not done again.
+
+    Args:
+        inputs: folders, globs, files, or lists (CSV, JSONL, Parquet with a `uri` column), local or s3://.
+        out: the output folder or uri.
+        recipe: all settings.
+        cpus: logical CPUs of a local Ray; None = all (on a cluster: its own).
+        counts: filled with what exit.json reports.
+
+    Raises:
+        ValueError: inputs, recipe or output are at fault (exit code 2); see `pipelines.run.guarded` for the others.
+    """
+    from curation.ledger import FrozenLedger, Tail
+    from curation.sink import Ledger
+    from curation.sources import check_output, find, video_table
+    from pipelines import backlog, cluster, preflight, publish, run, stream
+    from pipelines.progress import Progress, shown
+
+    command = ["pan", "curate", *inputs, "--out", out]
+    videos = video_table(find(inputs, recipe.sources), recipe.sources)
+    check_output(out, inputs)
+    with run.begin(out, recipe, run.plan_of(recipe, list(inputs)), command) as held:
+        stages = stream.stages(recipe)
+        ledger = FrozenLedger.read(held.out)
+        todo = backlog.unseen(videos, ledger)
+        if todo.num_rows:
+            cluster.connect(cpus)
+            preflight.check(held.out, stages)
+            todo = backlog.undone(stream.identified(todo), ledger)
+        if todo.num_rows:
+            with shown(Progress(Tail(held.out).fresh, videos.num_rows)):
+                stream.run(todo, stages, Ledger(held.out, held.lock.fence), recipe.resources.sink)
+        return publish.publish(held, recipe, counts if counts is not None else {})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    from pipelines import cluster, command_line
+
+    cluster.authenticate()
+    return command_line.run(command, arguments, "pan curate")
+
+
+def command(
+    inputs: Annotated[
+        list[str], typer.Argument(help="Folders, globs, videos, or lists (CSV, JSONL, Parquet with a uri column); s3:// too.", show_default=False)
+    ],
+    out: Annotated[str, typer.Option("--out", "-o", help="Output folder or uri; a run that was killed is taken up there.", show_default=False)],
+    recipe: Annotated[str, typer.Option(help="A packaged recipe (local, pan) or a TOML file.")] = "local",
+    sets: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE on top of the recipe, such as filters.motion.low=0.02.")] = None,
+    cpus: Annotated[int | None, typer.Option(min=1, help="Logical CPUs of the local Ray; all by default. Not on a cluster.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check inputs, recipe and cluster, print the plan, and stop.")] = False,
+) -> int:
+    """Raw videos to shards: find shots, measure, judge, caption, cut, commit, pack."""
+    from pipelines import preflight
+    from pipelines import recipe as recipes
+    from pipelines.report import end_report
+    from pipelines.run import guarded
+
+    again = ["pan", "curate", *inputs, "--out", out, "--recipe", recipe, *(w for s in sets or [] for w in ("--set", s))]
+
+    def work(counts: dict[str, Any]) -> Exit:
+        settings = recipes.load(recipe, sets or [])
+        if dry_run:
+            return preflight.dry_run(inputs, out, settings, cpus)
+        code = curate(inputs, out, settings, cpus, counts)
+        print(end_report(out))
+        return code
+
+    return guarded(work, out, again, report=not dry_run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

