@@ -36,6 +36,8 @@ class CaptionClips:
     def __call__(self, table: pa.Table) -> pa.Table:
         """`table` with the kept clips captioned; same rows, order and schema."""
         rows = table.to_pylist()
+        if not any(map(_waits, rows)):
+            return table
         return pa.Table.from_pylist([self._row(row) if _waits(row) else row for row in rows], schema=table.schema)
 
     def _row(self, row: dict[str, Any]) -> dict[str, Any]:
