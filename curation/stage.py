@@ -45,7 +45,7 @@ class Stage:
 
     name: str
     make: Callable[[], TableFunction]
-    resources: Resources = Resources()
+    resources: Resources = field(default_factory=Resources)
     token: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
 
     def run(self, table: pa.Table) -> pa.Table | Iterator[pa.Table]:

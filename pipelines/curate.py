@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def command(
     inputs: Annotated[
-        list[str], typer.Argument(help="Folders, globs, videos, or lists (CSV, JSONL, Parquet with a uri column); s3:// too.", show_default=False)
+        list[str], typer.Argument(help="Folders, globs, videos, lists (CSV, JSONL, Parquet with a uri column); s3:// too.", show_default=False)
     ],
     out: Annotated[str, typer.Option("--out", "-o", help="Output folder or uri; a run that was killed is taken up there.", show_default=False)],
     recipe: Annotated[str, typer.Option(help="A packaged recipe (local, pan) or a TOML file.")] = "local",

@@ -67,7 +67,7 @@ def _configure() -> None:
     """Ray Data's settings for our stream; its own progress is off, ours is read from the ledger."""
     import ray
 
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it warns of what the recipe decides
     context = ray.data.DataContext.get_current()
     context.max_errored_blocks = 0
     context.target_max_block_size = BLOCK_BYTES
