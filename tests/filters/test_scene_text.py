@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from curation.frames import SIGNALS, U8, Frames
+from filters.base import verdict
+from filters.catalog import SCENE_TEXT
 from filters.scene_text import SceneText, measure
 
 HEIGHT, WIDTH, COUNT = 256, 454, 12
@@ -143,3 +145,33 @@ def test_settings_out_of_bounds_are_refused() -> None:
         SceneText(least=1)
     with pytest.raises(ValueError, match="backend"):
         SceneText(backend="paddle")  # type: ignore[arg-type]
+
+
+def test_the_catalogue_names_the_filters_own_scores() -> None:
+    assert SCENE_TEXT.scores == SceneText.scores
+    assert isinstance(SCENE_TEXT.make(), SceneText)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("clean", set()),
+        ("logo", set()),
+        ("lettering", set()),
+        ("subtitle", {"subtitles", "overlay_text_large", "persistent_text"}),
+        ("still subtitle", {"subtitles", "persistent_text"}),
+        ("banner", {"overlay_text_large", "persistent_text", "text_dominated"}),
+    ],
+)
+def test_the_catalogues_rules_on_made_clips(name: str, expected: set[str]) -> None:
+    signs = burn(burn(world(), "BAKERY", 1.2, 120, 300), "BOOKS", 1.2, 100, 900)
+    made = {
+        "clean": pan,
+        "logo": lambda: [burn(p, "TV9", 0.5, 24, WIDTH - 50) for p in pan()],
+        "lettering": lambda: [signs[:HEIGHT, 60 * k : 60 * k + WIDTH].copy() for k in range(COUNT)],
+        "subtitle": lambda: [burn(p, "What is this sport?") for p in pan()],
+        "still subtitle": lambda: [burn(p, "What is this sport?") for p in still()],
+        "banner": lambda: [burn(burn(p, "MORNING NEWS", 1.5, 60), "WEATHER SPORT", 1.5, 120) for p in pan()],
+    }
+    found = {f"scene_text_{key}": value for key, value in scores(made[name]()).items()}
+    assert set(verdict(found, SCENE_TEXT.rules)) == expected
