@@ -4,21 +4,21 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
+from curation.build import Build, Contents, published_columns
 from curation.clips import SCHEMA_VERSION
 from curation.config import Config
 from curation.ledger import FrozenLedger, score_names
 from curation.lock import check_fence
-from curation.sample import digest, document, provenance_of, schema, to_json
-from curation.segments import BLOBS, PLACE, stable_stats
-from curation.shards import MANIFEST, MEMBERS, TarWriter, load_manifest, parquet_bytes, read_shard
-from curation.storage import Storage, flush, kill_point
+from curation.sample import digest, provenance_of, schema
+from curation.segments import row_key, stable_stats
+from curation.shards import MANIFEST, load_manifest, parquet_bytes
+from curation.storage import Storage
 
 PACK_PLAN, PACKS = "_run/pack_plan.json", "packs"
 MANIFEST_VERSION = "pan-manifest/1"
@@ -37,19 +37,6 @@ class PackPlan(Config):
     thresholds: dict[str, Any] = Field(default_factory=dict, description="the rules' thresholds under which clips were kept; written into the manifest")
     plan_digest: str = Field("", description="digest of the run's plan: inputs, settings, code version")
     recipe_digest: str = Field("", description="digest of the resolved recipe")
-
-
-@dataclass(frozen=True)
-class _Shard:
-    """What one shard will hold, in order."""
-
-    split: str
-    number: int
-    clip_ids: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        return f"pan-{self.split}-{self.number:06d}"
 
 
 def pack(
@@ -79,7 +66,7 @@ def pack(
         DamagedSegment: a kept clip's bytes are not those that were committed.
     """
     out = ledger.out
-    request = digest({"plan": plan.model_dump(), "kept": sorted(kept), "reasons": sorted((k, list(v)) for k, v in (reasons or {}).items())})
+    request = _request(ledger, kept, plan, reasons)
     ledger = _frozen(ledger, request)
     clips = ledger.clips()
     rows = _kept_rows(ledger, clips, kept)
@@ -100,7 +87,8 @@ def pack(
         out.replace(PACK_PLAN, text)
     manifest = _published(out, pack_id)
     if manifest is None:
-        build = _Build(ledger, f"{PACKS}/{pack_id}", plan, score_names(clips), _provenance_names(ledger.videos(), clips))
+        measured = [name for name in score_names(clips) if all(row[name] is not None for row in rows.values())]
+        build = Build(ledger, f"{PACKS}/{pack_id}", plan.thresholds, measured, _provenance_names(ledger.videos(), clips))
         listed = [build.shard(shard, [rows[clip] for clip in shard.clip_ids]) for shard in shards]
         manifest = _manifest(plan, pack_id, rows, listed, dict(summary or {}))
         manifest["splits"] = {split: build.index(split, listed) for split in SPLITS}
@@ -111,6 +99,14 @@ def pack(
         out.replace(MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
     _point_at(out, pack_id)
     return manifest
+
+
+def _request(ledger: FrozenLedger, kept: Sequence[str], plan: PackPlan, reasons: Mapping[str, Sequence[str]] | None) -> str:
+    """Digest of what is asked for: the plan, the verdicts, and which clips and videos there are and how they ended, not what else is said of them."""
+    rows = ledger.table.select(["kind", "clip_id", "video_id", "video_uri", "status"]).to_pylist()
+    about = sorted([*row_key(row), row["status"]] for row in rows)
+    said = sorted([clip, *why] for clip, why in (reasons or {}).items())
+    return digest({"plan": plan.model_dump(), "kept": sorted(kept), "reasons": said, "rows": about})
 
 
 def _frozen(ledger: FrozenLedger, request: str) -> FrozenLedger:
@@ -151,7 +147,7 @@ def split_of(video_id: str, val_share: float) -> str:
     return "val" if int(hashlib.sha256(video_id.encode()).hexdigest()[:13], 16) < val_share * 16**13 else "train"
 
 
-def _shards(rows: Mapping[str, Mapping[str, Any]], plan: PackPlan) -> list[_Shard]:
+def _shards(rows: Mapping[str, Mapping[str, Any]], plan: PackPlan) -> list[Contents]:
     """Which clips lie in which shard, in which order."""
     order = sorted(rows, key=lambda clip: hashlib.sha256(f"{plan.seed}|{clip}".encode()).hexdigest())
     shards = []
@@ -165,11 +161,11 @@ def _shards(rows: Mapping[str, Mapping[str, Any]], plan: PackPlan) -> list[_Shar
                 size = 0
             filled[-1].append(clip)
             size += more
-        shards += [_Shard(split, number, tuple(ids)) for number, ids in enumerate(filled)]
+        shards += [Contents(split, number, tuple(ids)) for number, ids in enumerate(filled)]
     return shards
 
 
-def _clip_table(clips: pa.Table, shards: Sequence[_Shard], reasons: Mapping[str, Sequence[str]] | None) -> pa.Table:
+def _clip_table(clips: pa.Table, shards: Sequence[Contents], reasons: Mapping[str, Sequence[str]] | None) -> pa.Table:
     """Every clip that was ever found: its row, its scores, whether it is kept, why not, and in which shard it lies."""
     shard_of = {clip: shard for shard in shards for clip in shard.clip_ids}
     decided = []
@@ -181,7 +177,7 @@ def _clip_table(clips: pa.Table, shards: Sequence[_Shard], reasons: Mapping[str,
         decided.append({"kept": shard is not None, "reasons": [] if shard else said, "split": shard and shard.split, "shard": shard and shard.name})
     fields = [("kept", pa.bool_()), ("reasons", pa.list_(pa.string())), ("split", pa.string()), ("shard", pa.string())]
     added = pa.Table.from_pylist(decided, schema=pa.schema(fields))
-    table = _published_columns(clips).drop_columns(["reject"])
+    table = published_columns(clips).drop_columns(["reject"])
     return pa.table({**{name: table[name] for name in table.column_names}, **{name: added[name] for name in added.column_names}})
 
 
@@ -192,106 +188,14 @@ def _video_table(videos: pa.Table) -> pa.Table:
     return pa.table({**{name: videos[name] for name in names}, "stats": pa.array(stats, pa.string())})
 
 
-def _published_columns(clips: pa.Table) -> pa.Table:
-    """A clip table without what depends on the run: segments, offsets, fences; score columns last and sorted."""
-    hidden = {*BLOBS, *(f.name for f in PLACE), "kind", "stats"}
-    scores = score_names(clips)
-    return clips.select([*(n for n in clips.column_names if n not in hidden and n not in scores), *scores])
-
-
 def _provenance_names(videos: pa.Table, clips: pa.Table) -> list[str]:
     """Every provenance column of any video, sorted: each sample has them all."""
     texts = {*videos["provenance"].to_pylist(), *clips["provenance"].to_pylist()}
     return sorted({name for text in texts for name in provenance_of({"provenance": text})})
 
 
-@dataclass(frozen=True)
-class _Build:
-    """Makes the files of one pack under `folder`; what is already there in full is left as it is."""
-
-    ledger: FrozenLedger
-    folder: str
-    plan: PackPlan
-    scores: list[str]
-    provenance: list[str]
-
-    def shard(self, shard: _Shard, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """One tar and its sidecar, made locally, read back, then published; its entry in the manifest."""
-        out, name = self.ledger.out, f"{self.folder}/{shard.split}/{shard.name}.tar"
-        there = out.size(name) is not None and out.sha256(name)
-        tar, sidecar = self._dry(rows) if there else (None, None)
-        if tar is None or tar.sha256.hexdigest() != there:
-            with out.scratch() as path:
-                kill_point("open scratch")
-                with path.open("xb") as sink:
-                    tar, sidecar = self._tar(TarWriter(sink), rows)
-                    flush(sink)
-                kill_point("written scratch")
-                with path.open("rb") as source:
-                    _check(source, shard)
-                out.publish(path, name)
-        assert sidecar is not None
-        beside = self.file(f"{shard.split}/{shard.name}.parquet", parquet_bytes(sidecar), None)
-        return {
-            "name": f"{shard.name}.tar",
-            "path": name,
-            "split": shard.split,
-            "samples": len(rows),
-            "bytes": tar.size,
-            "sha256": tar.sha256.hexdigest(),
-            "md5": tar.md5.hexdigest(),
-            "sidecar": beside,
-        }
-
-    def _dry(self, rows: Sequence[Mapping[str, Any]]) -> tuple[TarWriter, pa.Table]:
-        """What the shard would be, without writing it: a finished shard is recognised by its hash."""
-        return self._tar(TarWriter(None), rows)
-
-    def _tar(self, tar: TarWriter, rows: Sequence[Mapping[str, Any]]) -> tuple[TarWriter, pa.Table]:
-        thresholds, listed = digest(self.plan.thresholds), []
-        for row in rows:
-            sample = document(row, self.scores, self.provenance, thresholds)
-            data = {"json": to_json(sample).encode(), "mp4": self.ledger.read_clip_bytes(row), "txt": sample["caption"].encode()}
-            entry: dict[str, Any] = {"key": row["clip_id"], **row, "provenance": to_json(sample["provenance"])}
-            for ending in MEMBERS:
-                member = tar.add(f"{row['clip_id']}.{ending}", data[ending])
-                entry |= {f"{ending}_offset": member.offset, f"{ending}_size": member.size}
-            listed.append(entry)
-        tar.close()
-        base = _published_columns(self.ledger.clips()).drop_columns(["reject", "status", "error_code", "error_detail"]).schema
-        places = [(f"{ending}_{what}", pa.int64()) for ending in MEMBERS for what in ("offset", "size")]
-        return tar, pa.Table.from_pylist(listed, schema=pa.schema([pa.field("key", pa.string()), *base, *(pa.field(n, t) for n, t in places)]))
-
-    def file(self, name: str, data: bytes, rows: int | None) -> dict[str, Any]:
-        """A small file of the pack; its entry in the manifest."""
-        out, path, sha = self.ledger.out, f"{self.folder}/{name}", hashlib.sha256(data).hexdigest()
-        if out.size(path) != len(data) or out.sha256(path) != sha:
-            out.replace(path, data)
-        return {"path": path, "sha256": sha, "bytes": len(data)} | ({} if rows is None else {"rows": rows})
-
-    def index(self, split: str, listed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """The split's index for `wids`, and its summary for the manifest."""
-        shards = [entry for entry in listed if entry["split"] == split]
-        shardlist = [{"url": e["name"], "md5sum": e["md5"], "nsamples": e["samples"], "filesize": e["bytes"]} for e in shards]
-        wids = {"__kind__": "wids-shard-index-v1", "wids_version": 1, "name": f"pan-{split}", "shardlist": shardlist}
-        summary: dict[str, Any] = {"shards": len(shards), "samples": sum(e["samples"] for e in shards), "bytes": sum(e["bytes"] for e in shards)}
-        if not shards:
-            return {**summary, "urls": None, "index": None}
-        last = len(shards) - 1
-        numbers = f"{{000000..{last:06d}}}" if last else "000000"
-        index = self.file(f"{split}/index.json", (json.dumps(wids, indent=1) + "\n").encode(), None)
-        return {**summary, "urls": f"{self.folder}/{split}/pan-{split}-{numbers}.tar", "index": index}
-
-
-def _check(source: Any, shard: _Shard) -> None:
-    """Reads a shard back before anyone else can."""
-    keys = tuple(sample.key for sample, _ in read_shard(source))
-    if keys != shard.clip_ids:
-        raise RuntimeError(f"{shard.name} reads back with other samples than were written; the disk is not to be trusted")
-
-
 def _manifest(plan: PackPlan, pack_id: str, rows: Mapping[str, Mapping[str, Any]], listed: list[dict[str, Any]], summary: dict[str, Any]) -> Manifest:
-    seconds = math.fsum(float(row["video_frames"]) / float(row["video_fps"]) for row in rows.values())
+    seconds = math.fsum(float(row["end_s"]) - float(row["start_s"]) for row in rows.values())
     return {
         "schema": MANIFEST_VERSION,
         "sample_schema": SCHEMA_VERSION,

@@ -54,11 +54,14 @@ def provenance_of(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def document(row: Mapping[str, Any], scores: Sequence[str], provenance: Sequence[str], thresholds_sha256: str) -> dict[str, Any]:
-    """The sample's JSON: every key is there in every sample, a key has one type everywhere, what is not known is null ("" in provenance).
+    """The sample's JSON: every key is there in every sample, a key has one type everywhere and is never null.
+
+    That is what Hugging Face `datasets` needs: it takes the types from the first five samples, so that a null, or a list that is empty in all
+    of them, would make it refuse the sixth. What is not known is "".
 
     Args:
         row: a clip's ledger row.
-        scores: the dataset's score columns; float32 in the row's table.
+        scores: the score columns that were measured in every clip of the dataset (the sidecars have the others too); float32 in the row's table.
         provenance: the provenance columns of all videos of the dataset.
         thresholds_sha256: digest of the thresholds under which the clip was kept.
     """
@@ -71,13 +74,13 @@ def document(row: Mapping[str, Any], scores: Sequence[str], provenance: Sequence
         "start_s": float(row["start_s"]),
         "end_s": float(row["end_s"]),
         "source": {"uri": row["video_uri"], "fps": float(row["fps"]), "width": row["width"], "height": row["height"]},
-        "notes": list(row["notes"] or []),
+        "notes": " ".join(row["notes"] or []),
         "caption": row["caption"] or "",
         "caption_backend": row["caption_backend"] or "",
         "prompt_version": row["prompt_version"] or "",
         "captions": captions,
         "rounds": rounds(int(row["chunks"]), events),
-        "scores": {name: None if row[name] is None else np.float32(row[name]) for name in scores},
+        "scores": {name: np.float32(row[name]) for name in scores},
         "provenance": {"uri": row["video_uri"], **{name: given.get(name, "") for name in provenance}},
         "decision": {"kept": True, "stages": list(row["stages"]), "thresholds_sha256": thresholds_sha256},
         "mp4": {

@@ -1,0 +1,121 @@
+"""Build: makes the files of one pack, shard by shard, and leaves alone what is already there in full."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from curation.ledger import FrozenLedger, score_names
+from curation.sample import digest, document, to_json
+from curation.segments import BLOBS, PLACE
+from curation.shards import MEMBERS, TarWriter, parquet_bytes, read_shard
+from curation.storage import flush, kill_point
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What one shard will hold, in order."""
+
+    split: str
+    number: int
+    clip_ids: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The shard's name without an ending."""
+        return f"pan-{self.split}-{self.number:06d}"
+
+
+@dataclass(frozen=True)
+class Build:
+    """Makes the files of one pack under `folder`; what is already there in full is left as it is."""
+
+    ledger: FrozenLedger
+    folder: str
+    thresholds: Mapping[str, Any]
+    scores: list[str]
+    provenance: list[str]
+
+    def shard(self, shard: Contents, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """One tar and its sidecar, made locally, read back, then published; its entry in the manifest."""
+        out, name = self.ledger.out, f"{self.folder}/{shard.split}/{shard.name}.tar"
+        there = out.size(name) is not None and out.sha256(name)
+        tar, sidecar = self._dry(rows) if there else (None, None)
+        if tar is None or tar.sha256.hexdigest() != there:
+            with out.scratch() as path:
+                kill_point("open scratch")
+                with path.open("xb") as sink:
+                    tar, sidecar = self._tar(TarWriter(sink), rows)
+                    flush(sink)
+                kill_point("written scratch")
+                with path.open("rb") as source:
+                    _check(source, shard)
+                out.publish(path, name)
+        assert sidecar is not None
+        beside = self.file(f"{shard.split}/{shard.name}.parquet", parquet_bytes(sidecar), None)
+        return {
+            "name": f"{shard.name}.tar",
+            "path": name,
+            "split": shard.split,
+            "samples": len(rows),
+            "bytes": tar.size,
+            "sha256": tar.sha256.hexdigest(),
+            "md5": tar.md5.hexdigest(),
+            "sidecar": beside,
+        }
+
+    def _dry(self, rows: Sequence[Mapping[str, Any]]) -> tuple[TarWriter, pa.Table]:
+        """What the shard would be, without writing it: a finished shard is recognised by its hash."""
+        return self._tar(TarWriter(None), rows)
+
+    def _tar(self, tar: TarWriter, rows: Sequence[Mapping[str, Any]]) -> tuple[TarWriter, pa.Table]:
+        thresholds, listed = digest(self.thresholds), []
+        for row in rows:
+            sample = document(row, self.scores, self.provenance, thresholds)
+            data = {"json": to_json(sample).encode(), "mp4": self.ledger.read_clip_bytes(row), "txt": sample["caption"].encode()}
+            entry: dict[str, Any] = {"key": row["clip_id"], **row, "provenance": to_json(sample["provenance"])}
+            for ending in MEMBERS:
+                member = tar.add(f"{row['clip_id']}.{ending}", data[ending])
+                entry |= {f"{ending}_offset": member.offset, f"{ending}_size": member.size}
+            listed.append(entry)
+        tar.close()
+        base = published_columns(self.ledger.clips()).drop_columns(["reject", "status", "error_code", "error_detail"]).schema
+        places = [(f"{ending}_{what}", pa.int64()) for ending in MEMBERS for what in ("offset", "size")]
+        return tar, pa.Table.from_pylist(listed, schema=pa.schema([pa.field("key", pa.string()), *base, *(pa.field(n, t) for n, t in places)]))
+
+    def file(self, name: str, data: bytes, rows: int | None) -> dict[str, Any]:
+        """A small file of the pack; its entry in the manifest."""
+        out, path, sha = self.ledger.out, f"{self.folder}/{name}", hashlib.sha256(data).hexdigest()
+        if out.size(path) != len(data) or out.sha256(path) != sha:
+            out.replace(path, data)
+        return {"path": path, "sha256": sha, "bytes": len(data)} | ({} if rows is None else {"rows": rows})
+
+    def index(self, split: str, listed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The split's index for `wids`, and its summary for the manifest."""
+        shards = [entry for entry in listed if entry["split"] == split]
+        shardlist = [{"url": e["name"], "md5sum": e["md5"], "nsamples": e["samples"], "filesize": e["bytes"]} for e in shards]
+        wids = {"__kind__": "wids-shard-index-v1", "wids_version": 1, "name": f"pan-{split}", "shardlist": shardlist}
+        summary: dict[str, Any] = {"shards": len(shards), "samples": sum(e["samples"] for e in shards), "bytes": sum(e["bytes"] for e in shards)}
+        if not shards:
+            return {**summary, "urls": None, "index": None}
+        last = len(shards) - 1
+        numbers = f"{{000000..{last:06d}}}" if last else "000000"
+        index = self.file(f"{split}/index.json", (json.dumps(wids, indent=1) + "\n").encode(), None)
+        return {**summary, "urls": f"{self.folder}/{split}/pan-{split}-{numbers}.tar", "index": index}
+
+
+def _check(source: Any, shard: Contents) -> None:
+    """Reads a shard back before anyone else can."""
+    keys = tuple(sample.key for sample, _ in read_shard(source))
+    if keys != shard.clip_ids:
+        raise RuntimeError(f"{shard.name} reads back with other samples than were written; the disk is not to be trusted")
+
+
+def published_columns(clips: pa.Table) -> pa.Table:
+    """A clip table without what depends on the run: segments, offsets, fences; score columns last and sorted."""
+    hidden = {*BLOBS, *(f.name for f in PLACE), "kind", "stats"}
+    scores = score_names(clips)
+    return clips.select([*(n for n in clips.column_names if n not in hidden and n not in scores), *scores])
