@@ -1,5 +1,6 @@
 """Report: what a run made of its videos, as report.html in the output and as a screenful of text at its end."""
 
+import hashlib
 import os
 import shlex
 from collections import Counter
@@ -15,18 +16,27 @@ from pipelines.outcome import UNRULED, Outcome, choose_kept, choose_rejected, fu
 from pipelines.report_page import Bound, Card, Histogram, Page, number, render
 
 PAGE = "report.html"
+VERSION = 1  # raise it when the page changes: old pages are then written again
 KEPT_CARDS, REJECTED_CARDS, VIDEO_ROWS, BINS = 24, 12, 200, 40
 
 
 def write_report(out: str | os.PathLike[str] | Storage) -> str:
-    """Writes report.html into the output, one file that needs nothing else; returns its path.
+    """Writes report.html into the output, one file that needs nothing else; returns its path. A page that already tells this outcome stays.
 
     Raises:
         ValueError: `out` is not an output of `pan curate`.
     """
     found = outcome(out)
-    found.ledger.out.replace(PAGE, render(page_of(found)).encode())
-    return found.ledger.out.path(PAGE)
+    store, stamp = found.ledger.out, stamp_of(found)
+    if store.size(PAGE) is None or stamp not in store.read(PAGE)[:1000].decode("utf-8", "replace"):
+        store.replace(PAGE, render(page_of(found), stamp).encode())
+    return store.path(PAGE)
+
+
+def stamp_of(found: Outcome) -> str:
+    """Sixteen hex digits of what the page depends on: the ledger's segments, the verdicts' settings, and the page's own version."""
+    parts = [str(VERSION), found.recipe.to_toml(), *(segment.id for segment in found.ledger.segments), *found.ledger.damaged]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def end_report(out: str | os.PathLike[str] | Storage) -> str:
@@ -42,6 +52,8 @@ def end_report(out: str | os.PathLike[str] | Storage) -> str:
     lines += [f"  {s.stage:<10}{s.given:>7}{s.kept:>7}{s.rejected:>10}{s.failed:>8}" for s in steps]
     reasons = reason_counts(found)
     lines += ["", "rejected for: " + ", ".join(f"{name} {n}" for name, n in reasons[:8])] if reasons else []
+    unused = Counter(found.videos["error_code"].drop_null().to_pylist())
+    lines += ["videos not used: " + ", ".join(f"{name} {n}" for name, n in sorted(unused.items()))] if unused else []
     for title, rows in (("kept", choose_kept(found, 3)), ("rejected", choose_rejected(found, 3))):
         lines += ["", title] if rows else []
         for row, why in rows:

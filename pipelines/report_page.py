@@ -84,8 +84,8 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def render(page: Page) -> str:
-    """The whole document."""
+def render(page: Page, stamp: str = "") -> str:
+    """The whole document; `stamp` says what it was made from."""
     parts = [
         f"<header><h1>{text(page.title)}</h1>{_facts(page.facts)}</header>",
         *(f'<p class="note">{text(note)}</p>' for note in page.notes),
@@ -101,7 +101,8 @@ def render(page: Page) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
-        f'<meta name="color-scheme" content="light dark"><title>{text(page.title)}</title><style>{style}</style></head>\n'
+        f'<meta name="pan-outcome" content="{text(stamp)}"><meta name="color-scheme" content="light dark">'
+        f"<title>{text(page.title)}</title><style>{style}</style></head>\n"
         "<body><main>" + "\n".join(part for part in parts if part) + "</main></body></html>\n"
     )
 
