@@ -32,7 +32,7 @@ def mp4_of(video: int, index: int) -> bytes:
     return seed * (100 + 10 * (video + index) % 90)
 
 
-def clip_row(video: int, index: int, kept: bool = True, mp4: bytes | None = None, **changes: Any) -> dict[str, Any]:
+def clip_row(video: int, index: int, /, kept: bool = True, mp4: bytes | None = None, **changes: Any) -> dict[str, Any]:
     """One clip; kept with an MP4, or rejected for too little motion."""
     start, data = index * 40_000, mp4 or mp4_of(video, index)
     row: dict[str, Any] = {
