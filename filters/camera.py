@@ -10,9 +10,13 @@ import numpy.typing as npt
 
 from curation.clips import ClipError
 from curation.frames import F32, U8, Frames
-from filters.motion import at_side, luma_of
+from filters.motion import at_side, luma_of, slope
 
 F64 = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
+
+#: Mean distance of a pixel from the centre of a 16:9 picture, share of the diagonal: turns growth per second into a speed.
+MEAN_RADIUS = 0.26
 
 
 @dataclass(frozen=True)
@@ -22,35 +26,38 @@ class Step:
     Attributes:
         x, y: shift of the picture's content at its centre (a camera that pans right gives x < 0).
         zoom: relative growth; positive when things grow (zoom in, dolly forward).
-        turn: rotation in radians.
-        residual: percentiles 50 and 90 of the speed left on textured pixels.
+        residual: 95th percentile of the speed that is not the camera's, less what the camera's speed may have added by error.
+        tracked: whether the camera could be followed; if not, it counts as still and all motion as the scene's own.
     """
 
     x: float
     y: float
     zoom: float
-    turn: float
-    residual: tuple[float, float]
+    residual: float
+    tracked: bool
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Sparse feature tracks between consecutive samples give the camera's similarity motion; dense flow gives the rest.
+    """Sparse feature tracks between consecutive samples give the camera's motion; dense flow gives the scene's own.
 
-    Tracks over a whole sample distance (a quarter of a second) are four times less noisy than over one source frame. The
-    earlier picture is then moved by the camera's model, and the flow between it and the later one is the residual motion:
-    near 0 for a still picture, a plain pan or a zoom, and high where anything acts by itself, whatever the camera does.
+    Tracks over a whole sample distance (a quarter of a second) are four times less noisy than over 1/15 s. The earlier picture
+    is then moved as the camera moved, and the flow between it and the later one is the residual: near 0 for a still picture, a plain pan
+    or a zoom, and high where anything acts by itself, whatever the camera does. Logos, subtitles and screen furniture stand
+    still while the picture moves; they are no actors and are left out.
 
-    Source: Shi & Tomasi, "Good Features to Track", CVPR 1994; Bouguet's pyramidal Lucas-Kanade tracker with a
-    forward-backward check (Kalal et al., ICPR 2010); RANSAC (Fischler & Bolles 1981), all as in OpenCV. PAN, section 6.2.1: translation
-    score (consistent directional shift) and zoom score (radial expansion or contraction) from sparse feature tracks.
+    Source: PAN, section 6.2.1: translation score (consistent directional shift) and zoom score (radial expansion or contraction)
+    from sparse feature tracks. Shi & Tomasi, "Good Features to Track", CVPR 1994; Bouguet's pyramidal Lucas-Kanade tracker
+    with a forward-backward check (Kalal et al., ICPR 2010); RANSAC (Fischler & Bolles 1981), all as in OpenCV.
 
     Attributes:
         side: short side in px at which everything is measured.
         corners: features tracked at most.
-        trusted: tracks that a step needs for its model to be believed.
-        texture: gray levels per pixel above which a pixel's flow is believed.
-        drift: speed, share of the diagonal per second, at which half of a motion's worth is lost to measuring noise.
+        trusted: tracks that must agree before a step's model is believed.
+        texture: gray levels per px above which a pixel's flow is believed.
+        misfit: share of the camera's speed that lens distortion, parallax of a dead scene and the model's own error may leave.
+        slow: speed, share of the diagonal per second, under which a camera counts as neither panning nor zooming.
+        faint: own motion, share of the diagonal per second, at which a clip is half calm (its `still`, `pan` or `zoom_only` is 0.5).
     """
 
     scores: ClassVar[Mapping[str, str]] = {
@@ -59,80 +66,79 @@ class Camera:
         "translation_y": "share of the diagonal per s, mean; positive = the picture's content goes down (the camera up)",
         "zoom": "relative growth per s, mean; positive = towards the scene",
         "shake": "share of the diagonal per s: mean deviation of the shift from its mean",
-        "residual": "share of the diagonal per s: 90th percentile of the motion that is not the camera's, on textured pixels",
-        "pan": "0 to 1: share of all motion that is one steady translation",
-        "zoom_only": "0 to 1: share of all motion that is one steady zoom",
-        "tracked": "share of the steps whose camera motion could be measured",
+        "residual": "share of the diagonal per s: the scene's own motion, 95th percentile over textured pixels, exceeded in a third of the time",
+        "still": "0 to 1: how calm the scene is, if the camera hardly moves (0 if it does)",
+        "pan": "0 to 1: how calm the scene is, if the camera above all translates (0 if not): 1 = nothing happens but the pan",
+        "zoom_only": "0 to 1: how calm the scene is, if the camera above all zooms (0 if not): 1 = nothing happens but the zoom",
+        "tracked": "share of the steps in which the camera could be followed",
     }
     side: int = 192
     corners: int = 200
     trusted: int = 8
     texture: float = 3.0
-    drift: float = 0.005
+    misfit: float = 0.04
+    slow: float = 0.01
+    faint: float = 0.01
 
     def score(self, frames: Frames) -> dict[str, float]:
         """The scores of one clip.
 
         Raises:
-            ClipError: "no_texture" if no two samples have enough features in common to follow the camera.
+            ClipError: "too_short" if there are fewer than two samples.
         """
+        if len(frames) < 2:
+            raise ClipError("too_short", "one sample says nothing of the camera")
         steps = self.steps(frames)
-        if not steps:
-            raise ClipError("no_texture", f"no two of {len(frames)} samples have {self.trusted} features in common")
-        x, y, zoom = (np.array([getattr(step, name) for step in steps]) for name in ("x", "y", "zoom"))
-        residual = np.array([step.residual[1] for step in steps])
-        shift = np.array([x.mean(), y.mean()])
-        wander = float(np.hypot(x - shift[0], y - shift[1]).mean())
-        growth = zoom * MEAN_RADIUS
-        other = float(np.median([step.residual[0] for step in steps])) + self.drift
-        steady_shift, steady_growth = float(np.hypot(*shift)), abs(float(growth.mean()))
-        total = steady_shift + steady_growth + wander + float(np.abs(growth - growth.mean()).mean()) + other
+        x, y, zoom, residuals = (np.array([getattr(step, name) for step in steps]) for name in ("x", "y", "zoom", "residual"))
+        shift, growth = float(np.hypot(x.mean(), y.mean())), abs(float(zoom.mean())) * MEAN_RADIUS
+        residual = float(np.percentile(residuals, 67))
+        calm = self.faint / (self.faint + residual)
+        kind = "still" if max(shift, growth) <= self.slow else "pan" if shift >= growth else "zoom_only"
         return {
-            "translation": steady_shift,
-            "translation_x": float(shift[0]),
-            "translation_y": float(shift[1]),
+            "translation": shift,
+            "translation_x": float(x.mean()),
+            "translation_y": float(y.mean()),
             "zoom": float(zoom.mean()),
-            "shake": wander,
-            "residual": float(np.median(residual)),
-            "pan": steady_shift / total,
-            "zoom_only": steady_growth / total,
-            "tracked": len(steps) / max(len(frames) - 1, 1),
+            "shake": float(np.hypot(x - x.mean(), y - y.mean()).mean()),
+            "residual": residual,
+            **{name: calm if name == kind else 0.0 for name in ("still", "pan", "zoom_only")},
+            "tracked": float(np.mean([step.tracked for step in steps])),
         }
 
     def steps(self, frames: Frames) -> list[Step]:
-        """The camera's steps between consecutive samples, without those that could not be measured."""
+        """The camera's steps between consecutive samples, T - 1 of them."""
         lumas = [at_side(luma_of(picture), self.side) for picture in frames.rgb]
+        steady = fixtures(lumas)
         flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         gaps = np.diff(frames.time_s)
-        found = (self._step(flow, one, two, float(gap)) for one, two, gap in zip(lumas, lumas[1:], gaps, strict=False))
-        return [step for step in found if step is not None]
+        return [self._step(flow, one, two, steady, float(gap)) for one, two, gap in zip(lumas, lumas[1:], gaps, strict=False)]
 
-    def _step(self, flow: cv2.DISOpticalFlow, one: U8, two: U8, gap_s: float) -> Step | None:
-        model = similarity(*tracks(one, two, self.corners), self.trusted)
-        if model is None:
-            return None
+    def _step(self, flow: cv2.DISOpticalFlow, one: U8, two: U8, steady: Bool, gap_s: float) -> Step:
         height, width = one.shape
+        unit = float(np.hypot(height, width)) * gap_s
+        start, there = tracks(one, two, self.corners)
+        model, agree = similarity(start, there)
+        if agree < self.trusted:
+            return Step(0.0, 0.0, 0.0, self._left(flow, one, two, steady, np.eye(3))[0] / unit, False)
         centre = np.array([(width - 1) / 2, (height - 1) / 2])
-        x, y = (model[:, :2] @ centre + model[:, 2] - centre) / (np.hypot(height, width) * gap_s)
-        scale, turn = float(np.hypot(model[0, 0], model[1, 0])), float(np.arctan2(model[1, 0], model[0, 0]))
-        left = self._left(flow, one, two, model) / (np.hypot(height, width) * gap_s)
-        return Step(float(x), float(y), (scale - 1) / gap_s, turn / gap_s, (float(left[0]), float(left[1])))
+        x, y = (model[:2, :2] @ centre + model[:2, 2] - centre) / unit
+        zoom = (float(np.hypot(model[0, 0], model[1, 0])) - 1) / gap_s
+        left, speed = self._left(flow, one, two, steady, oblique(start, there, model, agree))
+        return Step(float(x), float(y), zoom, max(0.0, left - self.misfit * speed) / unit, True)
 
-    def _left(self, flow: cv2.DISOpticalFlow, one: U8, two: U8, model: F64) -> F64:
-        """Percentiles 50 and 90 of the flow in px left on textured pixels after `one` has been moved by `model`."""
+    def _left(self, flow: cv2.DISOpticalFlow, one: U8, two: U8, steady: Bool, model: F64) -> tuple[float, float]:
+        """(95th percentile of the flow left after `one` has been moved by `model`, the model's mean speed), in px."""
         size = (one.shape[1], one.shape[0])
-        moved = cv2.warpAffine(one, model, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        inside = cv2.warpAffine(np.full_like(one, 255), model, size, flags=cv2.INTER_NEAREST) > 0
-        inside = cv2.erode(inside.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
-        seen = inside & (slope(two) > self.texture)
+        moved = cv2.warpPerspective(one, model, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        inside = cv2.warpPerspective(np.full_like(one, 255), model, size, flags=cv2.INTER_NEAREST)
+        shift = shift_field(model, size)
+        seen = (cv2.erode(inside, np.ones((9, 9), np.uint8)) > 0) & (slope(two) > self.texture)
+        fixed = cv2.dilate((steady & (shift > 1.0)).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+        seen &= ~fixed
         if np.count_nonzero(seen) < 64:
-            return np.zeros(2)
-        field = flow.calc(moved, two, None)
-        return np.asarray(np.percentile(np.hypot(field[..., 0], field[..., 1])[seen], [50, 90]))
-
-
-#: Mean distance of a pixel from the picture's centre, share of the diagonal (16:9): turns growth per s into a speed.
-MEAN_RADIUS = 0.26
+            return 0.0, float(shift.mean())
+        field = flow.calc(np.asarray(moved, np.uint8), two, None)
+        return float(np.percentile(cv2.magnitude(field[..., 0], field[..., 1])[seen], 95)), float(shift.mean())
 
 
 def tracks(one: U8, two: U8, corners: int) -> tuple[F32, F32]:
@@ -140,24 +146,38 @@ def tracks(one: U8, two: U8, corners: int) -> tuple[F32, F32]:
     start = cv2.goodFeaturesToTrack(one, corners, 0.01, 6)
     if start is None:
         return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)
-    window, levels = (15, 15), 3
-    there, ok, _ = cv2.calcOpticalFlowPyrLK(one, two, start, None, winSize=window, maxLevel=levels)
-    back, ok_back, _ = cv2.calcOpticalFlowPyrLK(two, one, there, None, winSize=window, maxLevel=levels)
+    there, ok, _ = cv2.calcOpticalFlowPyrLK(one, two, start, None, winSize=(15, 15), maxLevel=3)
+    back, ok_back, _ = cv2.calcOpticalFlowPyrLK(two, one, there, None, winSize=(15, 15), maxLevel=3)
     good = (ok[:, 0] == 1) & (ok_back[:, 0] == 1) & (np.hypot(*(back - start)[:, 0].T) < 0.5)
     return start[good, 0], there[good, 0]
 
 
-def similarity(start: F32, there: F32, trusted: int) -> F64 | None:
-    """Shift, zoom and turn [2, 3] that most of the tracks agree with, or None where fewer than `trusted` do."""
-    if len(start) < trusted:
-        return None
-    model, agree = cv2.estimateAffinePartial2D(start, there, method=cv2.RANSAC, ransacReprojThreshold=1.0, maxIters=500)
-    if model is None or np.count_nonzero(agree) < trusted:
-        return None
-    return np.asarray(model, np.float64)
+def similarity(start: F32, there: F32) -> tuple[F64, int]:
+    """(shift, zoom and turn [3, 3] that most of the tracks agree with, how many do); the identity and 0 where there is none."""
+    model, agree = None, np.zeros(0)
+    if len(start) >= 3:
+        model, agree = cv2.estimateAffinePartial2D(start, there, method=cv2.RANSAC, ransacReprojThreshold=1.0, maxIters=500)
+    if model is None:
+        return np.eye(3), 0
+    return np.vstack([model, [0.0, 0.0, 1.0]]), int(np.count_nonzero(agree))
 
 
-def slope(luma: U8) -> F32:
-    """Gray levels per px of the steepest change around each pixel, float32 [H, W]."""
-    across, down = (cv2.Sobel(luma, cv2.CV_32F, dx, 1 - dx, scale=0.125) for dx in (1, 0))
-    return np.asarray(cv2.GaussianBlur(cv2.magnitude(across, down), (0, 0), 1.5), np.float32)
+def oblique(start: F32, there: F32, model: F64, agree: int) -> F64:
+    """A homography [3, 3] in place of `model` where a tenth more of the tracks agree with it: a plane seen from the side, a turn with a wide lens."""
+    if agree >= 0.9 * len(start):
+        return model
+    wider, also = cv2.findHomography(start, there, cv2.RANSAC, 1.0, maxIters=500)
+    return np.asarray(wider, np.float64) if wider is not None and np.count_nonzero(also) > 1.1 * agree else model
+
+
+def shift_field(model: F64, size: tuple[int, int]) -> F32:
+    """How far `model` moves each pixel, float32 [H, W] px; size is (width, height)."""
+    grid = np.stack(np.meshgrid(np.arange(size[0]), np.arange(size[1])), -1).astype(np.float32)
+    moved = cv2.perspectiveTransform(grid.reshape(-1, 1, 2), model).reshape(grid.shape)
+    return np.asarray(cv2.magnitude(moved[..., 0] - grid[..., 0], moved[..., 1] - grid[..., 1]), np.float32)
+
+
+def fixtures(lumas: list[U8], spread: float = 8.0, edge: float = 6.0) -> Bool:
+    """Pixels bool [H, W] that hold an edge and hardly change over the clip: a logo, a subtitle, or anything before a still camera."""
+    clip = np.stack(lumas).astype(np.float32)
+    return np.asarray((clip.std(axis=0) < spread) & (slope(np.asarray(clip.mean(axis=0), np.uint8)) > edge))
