@@ -278,11 +278,14 @@ def test_a_file_above_the_cap_is_not_read(tmp_path: Path) -> None:
 
 def test_a_file_that_grows_while_it_is_read_has_changed(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4")
-    with pytest.raises(ClipError) as caught, Video(str(path)) as video:
-        for picture in video.pictures():
-            if picture.index == 5:
-                with path.open("ab") as file:
-                    file.write(b"more")
+    with Video(str(path)) as video:
+        pictures = video.pictures()
+        for _ in range(6):
+            next(pictures)
+        with path.open("ab") as file:
+            file.write(b"more")
+        with pytest.raises(ClipError) as caught:
+            list(pictures)
     assert caught.value.reason == "source_changed"
 
 
