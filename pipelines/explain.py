@@ -8,7 +8,7 @@ from filters.base import Entry
 from pipelines import terminal
 from pipelines.inspect_shards import clip_row
 from pipelines.judge import STAGES
-from pipelines.report import Outcome, outcome
+from pipelines.outcome import Outcome, outcome
 
 
 def explanation(found: Outcome, clip_id: str) -> dict[str, Any]:

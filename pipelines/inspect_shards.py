@@ -14,7 +14,8 @@ from curation.clips import one_line
 from curation.segments import PLACE
 from curation.shards import MANIFEST, load_manifest, read_table
 from pipelines import expressions, terminal
-from pipelines.report import Outcome, funnel_of, histograms, outcome, reason_counts
+from pipelines.outcome import Outcome, funnel_of, outcome, reason_counts
+from pipelines.report import histograms
 
 HIDDEN = ("kind", "stats", "reject", "frames", "video", *(field.name for field in PLACE))
 FIRST = ("clip_id", "kept", "reasons", "video_uri", "start_s", "duration_s")

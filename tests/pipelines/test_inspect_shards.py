@@ -16,7 +16,7 @@ from curation.sink import Ledger
 from curation.verify import verify
 from pipelines import explain, inspect_shards, publish, recipe, status
 from pipelines.exits import Exit
-from pipelines.report import outcome
+from pipelines.outcome import outcome
 from pipelines.run import RESOLVED, ended
 
 STAGES = ["rules", "detectors", "caption", "cut"]
