@@ -105,9 +105,8 @@ def memory(source: Path, folder: Path, minutes: Sequence[float]) -> dict[float, 
 def peer(ours: dict[str, dict[str, Any]], venv: Path, memory_gb: float) -> dict[str, float]:
     """Data-Juicer on the same videos: how many times our CPU-seconds it takes, like for like and with its defaults."""
     python, times = juicer.environment(venv), {}
-    print(
-        f"\nData-Juicer 1.6.1 {'':14} {'mode':8} {'split':>7} {'motion':>7} {'ours':>7} {'times':>6} {'scenes':>6} {'peak MB':>8}   CPU-s, limit {memory_gb:g} GB"
-    )
+    heads = f"{'mode':8} {'split':>7} {'motion':>7} {'ours':>7} {'times':>6} {'scenes':>6} {'peak MB':>8}"
+    print(f"\n{'Data-Juicer 1.6.1':32} {heads}   CPU-s, limit {memory_gb:g} GB")
     for mode in ("like", "default"):
         runs = {name: juicer.run(python, Path(name), mode, memory_gb) for name in ours}
         for name, run in runs.items():
