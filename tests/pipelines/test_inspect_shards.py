@@ -20,15 +20,24 @@ from pipelines.outcome import outcome
 from pipelines.run import RESOLVED, ended
 
 STAGES = ["rules", "detectors", "caption", "cut"]
-SETTINGS = ["filters.camera.enabled=false", "filters.quality.enabled=false", "filters.scene_text.enabled=false", "pack.val_share=0.0"]
-PASSING = {"flow": 0.1, "moving_share": 0.4, "stability": 0.9, "edge_diff": 0.1, "luma_diff": 0.05, "flicker": 0.0, "static_share": 0.0}
-CLEAN = {"head": 0.0, "tail": 0.0, "anywhere": 0.0, "evenness": 0.1, "contrast": 0.2}
+OFF = ("camera", "quality", "scene_text")
+SETTINGS = [*(f"filters.{name}.enabled=false" for name in OFF), "filters.motion.low=0.022", "filters.motion.high=1.2", "pack.val_share=0.0"]
+
+
+def passing() -> dict[str, float]:
+    """A value that every rule lets through, for each score of the enabled filters."""
+    scores = {}
+    for entry in recipe.load("local", SETTINGS).entries():
+        for name in entry.columns():
+            low = max((rule.low for rule in entry.rules if rule.score == name and rule.low is not None), default=None)
+            high = min((rule.high for rule in entry.rules if rule.score == name and rule.high is not None), default=None)
+            scores[name] = 0.1 if low is None and high is None else 2 * low + 0.01 if high is None else high / 2 if low is None else (low + high) / 2
+    return scores | {"motion_flow": 0.1}
 
 
 def clip(index: int, video: str = "aa" * 8, stages: list[str] = STAGES, **other: Any) -> dict[str, Any]:
     """A clip's row, kept unless `other` says otherwise."""
     data = f"mp4 {video} {index}".encode()
-    scores = {f"motion_{name}": value for name, value in PASSING.items()} | {f"color_{name}": value for name, value in CLEAN.items()}
     whole = "cut" in stages
     mp4 = {"video": data, "video_sha256": hashlib.sha256(data).hexdigest(), "video_frames": 41, "video_fps": 16.0, "video_width": 320, "video_height": 240}
     text = {"events": [{"start_s": 0.0, "end_s": 2.5, "text": "it moves"}], "caption": "it moves", "caption_backend": "measured", "prompt_version": "1"}
@@ -52,7 +61,7 @@ def clip(index: int, video: str = "aa" * 8, stages: list[str] = STAGES, **other:
         "height": 360,
         "notes": [],
         "stages": stages,
-        **(scores if "rules" in stages else {}),
+        **(passing() if "rules" in stages else {}),
         **(text if "caption" in stages else {}),
         **(mp4 if whole else {}),
         **other,
