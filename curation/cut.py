@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, BinaryIO, Literal, cast
+from typing import Annotated, Any, BinaryIO, Literal, cast
 
 import av
 import numpy as np
@@ -35,7 +35,9 @@ class CutConfig(Config):
     """How a kept clip is written."""
 
     mode: Literal["encode", "copy"] = Field("encode", description="encode: exact frames, one format; copy: the original packets from the key frame in front")
-    fps: float | Literal["source"] = Field(16.0, description="constant frames per second, PAN's 16; `source` keeps every frame at its own time")
+    fps: Annotated[float, Field(gt=0, le=240)] | Literal["source"] = Field(
+        16.0, description="constant frames per second, PAN's 16; `source` keeps every frame at its own time"
+    )
     short_px: int = Field(480, ge=64, le=4320, description="short side, never enlarged; PAN trains at 480p (832x480)")
     crf: int = Field(18, ge=0, le=40, description="x264's constant quality")
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = Field("veryfast", description="x264's speed")
@@ -177,13 +179,14 @@ def _copied(video: Video, start_pts: int, end_pts: int, config: CutConfig) -> Mp
     with open_output(out) as container:
         packets = video.packets(start_pts, end_pts)
         stream = container.add_stream_from_template(video.stream)
-        zero = packets[0].dts if packets else 0
-        shown = packets[0].pts if packets else 0
-        for packet in packets:
-            packet.pts, packet.dts = packet.pts - zero, packet.dts - zero
-            packet.stream = stream
+        key_pts = packets[0].pts if packets else start_pts
+        shown = sorted(packet.pts for packet in packets)
+        # Decoding times anew, as Matroska has none: the presentation times in order, early enough for the latest of the reordered.
+        early = max((at - packet.pts for at, packet in zip(shown, packets, strict=True)), default=0)
+        for at, packet in zip(shown, packets, strict=True):
+            packet.pts, packet.dts, packet.stream = packet.pts - shown[0] + early, at - shown[0], stream
             container.mux(packet)
-    offset_s = float((start_pts - shown) * video.info.time_base)
+    offset_s = float((start_pts - key_pts) * video.info.time_base)
     return _checked(faststart(out.getvalue()), offset_s=offset_s)
 
 

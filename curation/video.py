@@ -248,9 +248,9 @@ class Video:
         self._container.seek(start_pts if self._claims.kind in SEEKABLE else 0, stream=self.stream, backward=True)
         kept: list[Any] = []
         for packet in self._container.demux(self.stream):
-            if not packet.size or packet.dts is None or packet.pts is None:
+            if not packet.size or packet.pts is None:
                 continue
-            if packet.dts >= end_pts:
+            if packet.dts is not None and packet.dts >= end_pts:
                 break
             if packet.is_keyframe and packet.pts <= start_pts:
                 kept = []
