@@ -38,6 +38,7 @@ class Build:
     thresholds: Mapping[str, Any]
     scores: list[str]
     provenance: list[str]
+    columns: pa.Schema
 
     def shard(self, shard: Contents, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """One tar and its sidecar, made locally, read back, then published; its entry in the manifest."""
@@ -82,7 +83,7 @@ class Build:
                 entry |= {f"{ending}_offset": member.offset, f"{ending}_size": member.size}
             listed.append(entry)
         tar.close()
-        base = published_columns(self.ledger.clips()).drop_columns(["reject", "status", "error_code", "error_detail"]).schema
+        base = [column for column in self.columns if column.name not in ("reject", "status", "error_code", "error_detail")]
         places = [(f"{ending}_{what}", pa.int64()) for ending in MEMBERS for what in ("offset", "size")]
         return tar, pa.Table.from_pylist(listed, schema=pa.schema([pa.field("key", pa.string()), *base, *(pa.field(n, t) for n, t in places)]))
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import pyarrow.compute as pc
 from curation.clips import clip_schema
 from curation.segments import BLOBS, LEDGER, PLACE, SEGMENTS, DamagedSegment, Segment, read_segment, row_key
 from curation.storage import Storage
+
+log = logging.getLogger("pan.ledger")
 
 Out = str | os.PathLike[str] | Storage
 
@@ -53,6 +56,7 @@ class FrozenLedger:
             except DamagedSegment as error:
                 if only is not None:
                     raise
+                log.warning("%s", error)
                 damaged.append(str(error))
                 continue
             segments.append(facts)

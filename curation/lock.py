@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from curation.storage import Storage
+from curation.storage import SCRATCH, Storage
 
 LOCK = "_run/lock.json"
 CLAIMS = "_run/locks"
@@ -83,6 +83,8 @@ def acquire(out: str | os.PathLike[str] | Storage, lease_s: float = LEASE_S, clo
     for name in store.names(CLAIMS):
         if name < f"{last + 1:09d}":
             store.remove(f"{CLAIMS}/{name}")
+    for name in store.names(SCRATCH):  # what killed runs left half written; one that is taken over may write no more anyway
+        store.remove(f"{SCRATCH}/{name}")
     return Lock(store, mine, clock)
 
 

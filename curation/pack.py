@@ -13,10 +13,10 @@ from pydantic import Field
 from curation.build import Build, Contents, published_columns
 from curation.clips import SCHEMA_VERSION
 from curation.config import Config
-from curation.ledger import FrozenLedger, score_names
+from curation.ledger import FrozenLedger, discard, score_names
 from curation.lock import check_fence
 from curation.sample import digest, provenance_of, schema
-from curation.segments import row_key, stable_stats
+from curation.segments import DamagedSegment, row_key, stable_stats
 from curation.shards import MANIFEST, load_manifest, parquet_bytes
 from curation.storage import Storage
 
@@ -63,7 +63,8 @@ def pack(
     Raises:
         LockLost: a later run holds the output.
         ValueError: a kept clip that is unknown, comes twice, failed, has no MP4, or whose video failed; a rejected clip without a reason.
-        DamagedSegment: a kept clip's bytes are not those that were committed.
+        DamagedSegment: a kept clip's bytes are not those that were committed. The segment is then out of the ledger: the same command,
+            run again, does its items again.
     """
     out = ledger.out
     request = _request(ledger, kept, plan, reasons)
@@ -88,8 +89,12 @@ def pack(
     manifest = _published(out, pack_id)
     if manifest is None:
         measured = [name for name in score_names(clips) if all(row[name] is not None for row in rows.values())]
-        build = Build(ledger, f"{PACKS}/{pack_id}", plan.thresholds, measured, _provenance_names(ledger.videos(), clips))
-        listed = [build.shard(shard, [rows[clip] for clip in shard.clip_ids]) for shard in shards]
+        build = Build(ledger, f"{PACKS}/{pack_id}", plan.thresholds, measured, _provenance_names(ledger.videos(), clips), published_columns(clips).schema)
+        try:
+            listed = [build.shard(shard, [rows[clip] for clip in shard.clip_ids]) for shard in shards]
+        except DamagedSegment as error:
+            discard(out, error.segment)
+            raise
         manifest = _manifest(plan, pack_id, rows, listed, dict(summary or {}))
         manifest["splits"] = {split: build.index(split, listed) for split in SPLITS}
         manifest["files"] = {name: build.file(f"{name}.parquet", files[name], tables[name].num_rows) for name in sorted(files)}

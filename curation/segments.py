@@ -24,8 +24,8 @@ _SEAL = b"pan-sha256-"
 _NO_SHA = _SEAL + b"0" * 64
 
 
-class DamagedSegment(ValueError):
-    """A committed segment's bytes are not what was written; `discard` it and run curate again.
+class DamagedSegment(OSError):
+    """A committed segment's bytes are not what was written: a fault of the storage. Taken out of the ledger, its items are done again.
 
     Attributes:
         segment: its id.

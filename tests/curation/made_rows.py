@@ -113,12 +113,13 @@ def commit(out: Path, rows: Sequence[dict[str, Any]], fence: int = 1, flush_rows
 def curate(out: Path, rows: Sequence[dict[str, Any]], plan: PackPlan = PLAN) -> Manifest:
     """What a run does: lock, redo the videos that are not done, pack, release."""
     lock = acquire(out)
-    done = FrozenLedger.read(out).done()
-    commit(out, [row for row in rows if (row["video_id"], row["video_uri"]) not in done], lock.fence)
-    ledger = FrozenLedger.read(out)
-    manifest = pack(ledger, kept_of(ledger), plan, summary={"kept": len(kept_of(ledger))}, fence=lock.fence)
-    lock.release()
-    return manifest
+    try:
+        done = FrozenLedger.read(out).done()
+        commit(out, [row for row in rows if (row["video_id"], row["video_uri"]) not in done], lock.fence)
+        ledger = FrozenLedger.read(out)
+        return pack(ledger, kept_of(ledger), plan, summary={"kept": len(kept_of(ledger))}, fence=lock.fence)
+    finally:
+        lock.release()
 
 
 def published(out: Path) -> dict[str, bytes]:

@@ -16,6 +16,7 @@ from curation import storage
 from curation.ledger import FrozenLedger
 from curation.lock import LockLost, OutputLocked, acquire
 from curation.pack import manifest_files, pack
+from curation.segments import DamagedSegment
 from curation.shards import load_manifest
 from tests.curation import made_rows as made
 
@@ -194,6 +195,24 @@ def test_takeover_after_the_lease_fences_the_old_run_off(folder: Path) -> None:
     run(out)
     run(folder / "alone")
     assert made.published(out) == made.published(folder / "alone")
+
+
+def test_damaged_clip_bytes_are_done_again(folder: Path) -> None:
+    """Found when the pack reads them: that run ends with the fault of the storage, the next one mends it."""
+    out = folder / "damaged"
+    lock = acquire(out)
+    segments = made.commit(out, ROWS, lock.fence)
+    lock.release()
+    tar = next(path for path in (out / "_run/segments" / f"{s}.tar" for s in segments) if path.exists())
+    data = bytearray(tar.read_bytes())
+    data[600] ^= 1
+    tar.write_bytes(data)
+    with pytest.raises(DamagedSegment, match=tar.stem):
+        run(out)
+    assert not (out / "manifest.json").exists()
+    run(out)
+    run(folder / "undamaged")
+    assert made.published(out) == made.published(folder / "undamaged")
 
 
 class Interleavings(RuleBasedStateMachine):

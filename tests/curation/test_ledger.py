@@ -8,7 +8,8 @@ import pyarrow.fs
 import pytest
 
 from curation.clips import table_of
-from curation.ledger import DamagedSegment, FrozenLedger, Tail, discard
+from curation.ledger import FrozenLedger, Tail, discard
+from curation.segments import DamagedSegment
 from curation.sink import Ledger
 from curation.storage import Storage
 from tests.curation import made_rows as made

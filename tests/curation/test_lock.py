@@ -59,6 +59,12 @@ def test_a_process_that_died_here_holds_nothing(tmp_path: Path) -> None:
     assert acquire(tmp_path).fence == 2
 
 
+def test_what_a_killed_run_left_half_written_goes(tmp_path: Path) -> None:
+    Storage(tmp_path).create("_run/tmp/half", b"x")
+    acquire(tmp_path)
+    assert Storage(tmp_path).names("_run/tmp") == []
+
+
 def test_a_clock_that_jumped_far_back_does_not_lock_for_ever(tmp_path: Path) -> None:
     acquire(tmp_path, lease_s=60, clock=lambda: 9e9)
     assert acquire(tmp_path, lease_s=60, clock=lambda: 1000.0).fence == 2
