@@ -72,7 +72,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": platform.machine(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "ffmpeg": {name: ".".join(map(str, parts)) for name, parts in av.library_versions.items()},
+        "libav": {name: ".".join(map(str, parts)) for name, parts in av.library_versions.items()},
         "media_isolation": "none: videos are decoded in the worker's own process",
     }
 
