@@ -26,6 +26,7 @@ class FrozenLedger:
 
     Of two rows about the same thing the one that came further wins: status "ok" before others, then more stages passed (a clip that `rejudge`
     sent through the missing stages), then the lexicographically smallest segment id: the same choice in whatever order they were committed.
+    Of two attempts that cut a video differently, the newest counts.
 
     Attributes:
         segments: the sound segments, by id.
@@ -132,9 +133,12 @@ def _empty() -> pa.Table:
 
 def _once(table: pa.Table) -> pa.Table:
     """Each clip and each video once, in the order of `FrozenLedger.table`."""
-    columns = table.select(["kind", "clip_id", "video_id", "video_uri", "clip_index", "status", "stages", "segment"]).to_pylist()
+    columns = table.select(["kind", "clip_id", "video_id", "video_uri", "clip_index", "status", "stages", "segment", "fence"]).to_pylist()
+    newest = _torn(columns)
     best: dict[tuple[str, str, str], tuple[Any, int]] = {}
     for i, row in enumerate(columns):
+        if row["status"] != "duplicate" and row["fence"] < newest.get(row["video_id"], 0):
+            continue
         key, rank = row_key(row), (row["status"] != "ok", -len(row["stages"]), row["segment"], i)
         if key not in best or rank < best[key][0]:
             best[key] = (rank, i)
@@ -144,6 +148,23 @@ def _once(table: pa.Table) -> pa.Table:
         return (row["kind"], row["video_id"], row["clip_index"] if row["kind"] == "clip" else 0, *row_key(row)[1:])
 
     return table.take(pa.array(sorted((i for _, i in best.values()), key=place), pa.int64()))
+
+
+def _torn(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Videos that two attempts cut differently (another version or machine), with the newest attempt's fence.
+
+    Two clips with one number tell them. Their older rows do not count, lest pieces of both be published; what the newest attempt did not
+    finish is done again.
+    """
+    at: dict[tuple[str, int], str] = {}
+    torn: set[str] = set()
+    newest: dict[str, int] = {}
+    for row in rows:
+        if row["kind"] == "clip" and at.setdefault((row["video_id"], row["clip_index"]), row["clip_id"]) != row["clip_id"]:
+            torn.add(row["video_id"])
+        if row["status"] != "duplicate":
+            newest[row["video_id"]] = max(row["fence"], newest.get(row["video_id"], 0))
+    return {video: newest[video] for video in torn}
 
 
 class Tail:

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.fs
 import pytest
 
@@ -86,6 +87,20 @@ def test_the_row_that_came_further_wins(tmp_path: Path) -> None:
     ledger = FrozenLedger.read(tmp_path)
     assert ledger.clips()["stages"].to_pylist() == [["rules", "detectors", "caption", "cut"]]
     assert ledger.videos()["status"].to_pylist() == ["ok"]
+
+
+def test_a_video_that_two_attempts_cut_differently_is_never_mixed(tmp_path: Path) -> None:
+    """The older attempt was cut short; a newer version of the splitter found other clips."""
+    made.commit(tmp_path, [made.clip_row(0, 0), made.clip_row(0, 1), made.clip_row(1, 0), made.video_row(1, 1)], fence=1)
+    newer = [{**made.clip_row(0, i), "clip_id": f"{i:016x}", "start_pts": i * 9} for i in range(3)]
+    made.commit(tmp_path, newer[:2], fence=2)
+    ledger = FrozenLedger.read(tmp_path)
+    assert ledger.clips().filter(pc.equal(ledger.clips()["video_id"], made.video_id(0)))["clip_id"].to_pylist() == ["0" * 16, "0" * 15 + "1"]
+    assert ledger.done_video_ids() == {made.video_id(1)}
+    made.commit(tmp_path, [*newer, made.video_row(0, 3)], fence=3)
+    ledger = FrozenLedger.read(tmp_path)
+    assert ledger.done_video_ids() == {made.video_id(0), made.video_id(1)}
+    assert ledger.clips().num_rows == 4
 
 
 def test_score_columns_may_differ_between_segments(tmp_path: Path) -> None:
