@@ -20,7 +20,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
     rows = [list(row) for row in rows]
     if not rows:
         return ""
-    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for i, name in enumerate(columns):
         numeric = all(isinstance(row[i], int | float) or row[i] is None for row in rows)
         made.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
@@ -29,7 +29,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
     console = Console(width=max(80, shutil.get_terminal_size((120, 24)).columns), color_system=None)
     with console.capture() as captured:
         console.print(made)
-    return captured.get().rstrip("\n")
+    lines = [line.rstrip() for line in captured.get().splitlines()]
+    return "\n".join([*([one_line(title)] if title else []), *(line for line in lines if line)])
 
 
 def cell(value: object) -> str:
