@@ -17,6 +17,7 @@ def authenticate() -> None:
     A cluster that RAY_ADDRESS names has its own, and what the user has set stays.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # Ray's own 60 s are not enough on a machine that is busy with other work
     if os.environ.get("RAY_ADDRESS") or "ray" in sys.modules:
         return
     os.environ.setdefault("RAY_AUTH_MODE", "token")
