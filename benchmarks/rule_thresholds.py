@@ -3,10 +3,11 @@
     python benchmarks/rule_thresholds.py [LABELS] [--folds N]
 
 Clips are the labelled shots themselves, two frames off at each cut, in consecutive pieces on the grid 1 + 40 N frames at 16 per second, so that no
-fault of the shot detector is counted here. A rule's threshold stands where it makes the fewest mistakes (a clip to keep that it
-rejects, a clip with its own vice that it lets pass), in the middle of the widest such gap; where nothing labelled lies beyond what is to be kept, halfway
-to the score's end. The three rules on a calm scene share one threshold. For the left-out figures the videos are dealt into N groups (default:
-each its own), the choice is made anew without each group, and that group is judged by it.
+fault of the shot detector is counted here. The rules are chosen one after the other, each for what those before let pass. A threshold
+stands where it makes the fewest mistakes, in the middle of the widest such gap; a good clip lost weighs as much as two bad ones let
+pass, since later stages can still stop those. Where nothing labelled lies beyond what is to be kept, it stands halfway to the
+score's end. The three rules on a calm scene share one threshold. For the left-out figures the videos are dealt into N groups
+(default: each its own), the choice is made anew without each group, and that group is judged by it.
 """
 
 import argparse
@@ -23,11 +24,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from curation.boundaries import Meter
 from curation.clips import ClipError
 from curation.frames import Frames
 from curation.sampler import CHUNK_S, SAME_S, Sampler, grid_s
 from curation.shots import SplitConfig
+from curation.signals import Meter
 from curation.video import Video
 from filters.base import Entry, verdict
 from filters.catalog import CATALOG, thresholds_of, with_thresholds
@@ -38,19 +39,20 @@ TRIM_FRAMES, MOST_CHUNKS = 2, 10
 
 #: The label reasons that a threshold stands for, and the end of its score's scale, towards which it moves where the labels leave it free.
 VICES: dict[str, tuple[set[str], float]] = {
-    "motion.low": ({"static"}, 0.0),
-    "motion.high": ({"extreme_motion"}, 1.5),
-    "motion.static_share_high": ({"static"}, 1.0),
-    "motion.flicker_high": ({"flashing"}, 1.0),
     "camera.calm": ({"static", "uniform_pan", "uniform_zoom"}, 1.0),
+    "motion.low": ({"static"}, 0.0),
+    "motion.static_share_high": ({"static"}, 1.0),
+    "motion.high": ({"extreme_motion"}, 1.5),
+    "motion.flicker_high": ({"flashing"}, 1.0),
     "color.head_high": ({"pure_color_or_fade"}, 1.0),
     "color.tail_high": ({"pure_color_or_fade"}, 1.0),
     "color.anywhere_high": ({"pure_color_or_fade"}, 1.0),
-    "quality.brisque_high": ({"low_quality"}, 100.0),
     "quality.sharpness_low": ({"low_quality"}, 0.0),
+    "quality.brisque_high": ({"low_quality"}, 100.0),
     "quality.dark_high": ({"low_quality"}, 1.0),
     "quality.bright_high": ({"low_quality"}, 1.0),
 }
+LOST = 2
 CALM = ("still_high", "pan_high", "zoom_high")
 WANTED = ("static", "uniform_pan", "uniform_zoom", "pure_color_or_fade", "extreme_motion")
 Thresholds = Mapping[str, Mapping[str, float]]
@@ -140,23 +142,26 @@ def measure(labels: Path) -> tuple[list[Clip], dict[str, float]]:
 def choose(clips: Sequence[Clip]) -> Thresholds:
     """A threshold for each rule (module docstring)."""
     chosen: dict[str, dict[str, float]] = defaultdict(dict)
+    left = list(clips)
     for name, (vices, end) in VICES.items():
         filter_, key = name.split(".")
         entry = next(entry for entry in ENTRIES if entry.name == filter_)
         rules = [rule for rule in entry.rules if rule.key == key or (key == "calm" and rule.key in CALM)]
         sign = -1.0 if rules[0].low is not None else 1.0
-        value = [sign * max(clip.scores[rule.score] for rule in rules) for clip in clips]
-        good = sorted(v for v, clip in zip(value, clips, strict=True) if clip.keep == "yes")
-        bad = sorted(v for v, clip in zip(value, clips, strict=True) if clip.keep == "no" and clip.vices & vices)
-        chosen[filter_] |= {rule.key: round(sign * cut(good, bad, sign * end), 6) for rule in rules}
+        value = [sign * max(clip.scores[rule.score] for rule in rules) for clip in left]
+        good = sorted(v for v, clip in zip(value, left, strict=True) if clip.keep == "yes")
+        bad = sorted(v for v, clip in zip(value, left, strict=True) if clip.keep == "no" and clip.vices & vices)
+        bound = cut(good, bad, sign * end)
+        chosen[filter_] |= {rule.key: round(sign * bound, 6) for rule in rules}
+        left = [clip for v, clip in zip(value, left, strict=True) if v <= bound]
     return chosen
 
 
 def cut(good: Sequence[float], bad: Sequence[float], end: float) -> float:
-    """Where fewest of `good` lie above and fewest of `bad` below: the middle of the widest gap; towards `end` where no bad lies above."""
+    """Where fewest of `good` lie above and fewest of `bad` below, `LOST` to one: the middle of the widest gap; towards `end` where no bad lies above."""
     edges = sorted({*good, *bad, max(end, *good)})
     gaps = list(itertools.pairwise(edges))
-    mistakes = [sum(g >= high for g in good) + sum(b <= low for b in bad) for low, high in gaps]
+    mistakes = [LOST * sum(g >= high for g in good) + sum(b <= low for b in bad) for low, high in gaps]
     low, high = max((gap for gap, n in zip(gaps, mistakes, strict=True) if n == min(mistakes)), key=lambda gap: gap[1] - gap[0])
     return (low + high) / 2
 

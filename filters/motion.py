@@ -43,7 +43,7 @@ class Motion:
     }
     side: int = 192
     texture: float = 1.5
-    still_speed: float = 0.01
+    still_speed: float = 0.005
     swing: float = 0.02
 
     def score(self, frames: Frames) -> dict[str, float]:
