@@ -1,5 +1,6 @@
 """Publish: the rules' verdict on the frozen ledger, packed into shards and a manifest; the last step of curate and rejudge."""
 
+import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
@@ -32,7 +33,9 @@ def publish(held: Run, recipe: Recipe, counts: dict[str, Any]) -> Exit:
     counts |= summary
     if held.out.local:
         write_report(held.out.root)
-    return Exit.COMPLETE
+    over = recipe.budget.exceeded(summary["videos"], summary["video_errors"])
+    counts |= {"over_budget": over} if over else {}
+    return Exit.OVER_BUDGET if over else Exit.COMPLETE
 
 
 def verdicts(ledger: FrozenLedger, recipe: Recipe) -> Verdicts:
@@ -60,9 +63,17 @@ def summary_of(ledger: FrozenLedger, reasons: dict[str, list[str]]) -> dict[str,
         "videos": dict(sorted(funnel.videos.items())),
         "video_errors": dict(sorted(funnel.errors.items())),
         "clips": funnel.clips,
+        "decode": decode_of(ledger.videos()),
         "reasons": dict(sorted(Counter(r for rs in reasons.values() for r in rs).items())),
         "stages": [{"stage": s.stage, "in": s.given, "kept": s.kept, "rejected": s.rejected, "failed": s.failed} for s in funnel.active()],
     }
+
+
+def decode_of(videos: pa.Table) -> dict[str, Any]:
+    """Frames decoded per source frame in the analysis pass: 1.0, since a rejected clip is never opened again; kept clips are, once, to be cut."""
+    stats = [json.loads(text) for text in videos["stats"].to_pylist() if text]
+    source, decoded = (sum(s[name] for s in stats) for name in ("source_frames", "frames_decoded"))
+    return {"source_frames": source, "frames_decoded": decoded, "per_source_frame": round(decoded / source, 6) if source else None}
 
 
 def funnel_of(ledger: FrozenLedger, reasons: dict[str, list[str]]) -> Funnel:

@@ -20,6 +20,7 @@ from curation.stage import Resources
 from filters.base import Entry
 from filters.catalog import CATALOG, thresholds_of
 from pipelines import strict_toml, thresholds
+from pipelines.budget import Budget
 from pipelines.strict_toml import SettingsError
 
 RECIPES = "pipelines.recipes"
@@ -54,6 +55,7 @@ class Recipe(Config):
     caption: CaptionConfig = Field(default_factory=CaptionConfig, description="how kept clips are described")
     cut: CutConfig = Field(default_factory=CutConfig, description="how kept clips become MP4")
     pack: PackSettings = Field(default_factory=PackSettings, description="how kept clips become shards")
+    budget: Budget = Field(default_factory=Budget, description="how many videos may fail")
     resources: StageResources = Field(default_factory=StageResources, description="cluster resources a stage")
 
     def digest(self, part: str) -> str:
@@ -64,9 +66,9 @@ class Recipe(Config):
         """What the plan's hash covers: everything that decides which rows the ledger gets and with which scores.
 
         Thresholds are left out (`pan rejudge` judges the ledger again), the set of enabled filters is in. Left out are also
-        `pack`, which another pack of the same ledger may change, and `resources`, on which neither clips nor bytes depend.
+        `pack`, which another pack of the same ledger may change, and `resources` and `budget`, on which neither clips nor bytes depend.
         """
-        settings = self.model_dump(mode="json", exclude={"resources", "pack"})
+        settings = self.model_dump(mode="json", exclude={"resources", "pack", "budget"})
         return settings | {"filters": [entry.name for entry in self.entries()]}
 
     def entries(self, stage: str | None = None) -> tuple[Entry, ...]:
@@ -76,7 +78,7 @@ class Recipe(Config):
 
     def pack_plan(self, plan_digest: str) -> PackPlan:
         """How the kept clips are packed: the settings of `pack`, the thresholds that judged, and what they belong to."""
-        whole = digest_of(self.model_dump(mode="json", exclude={"resources"}))
+        whole = digest_of(self.model_dump(mode="json", exclude={"resources", "budget"}))
         return PackPlan(**self.pack.model_dump(), thresholds=self.thresholds(), plan_digest=plan_digest, recipe_digest=whole)
 
     def thresholds(self) -> dict[str, dict[str, float]]:

@@ -101,7 +101,7 @@ def guarded(work: Callable[[dict[str, Any]], Exit], out: str, command: list[str]
 
     try:
         code = work(counts)
-        return end(code, "complete" if code is Exit.COMPLETE else code.name.lower().replace("_", " "))
+        return end(code, counts.get("over_budget") or code.name.lower())
     except PlanMismatch as error:
         return end(Exit.USAGE, str(error))
     except OutputLocked as error:
