@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from curation.clips import table_of
 from curation.shots import SplitVideo
+from filters.base import Entry
 from filters.score import ScoreClips
 from pipelines.recipe import Recipe, load
 
@@ -20,12 +21,14 @@ class Analysis:
     Args:
         recipe: the settings; the packaged recipe "local" if None.
         stages: scoring stages in the stream's order.
+        entries: filters and rules in place of the recipe's.
     """
 
-    def __init__(self, recipe: Recipe | None = None, stages: Sequence[str] = ("rules",)) -> None:
+    def __init__(self, recipe: Recipe | None = None, stages: Sequence[str] = ("rules",), entries: Sequence[Entry] | None = None) -> None:
         self.recipe = recipe or load("local")
         self._split = SplitVideo(self.recipe.split, self.recipe.limits)
-        self._score = [ScoreClips([e for e in self.recipe.entries() if e.stage == stage], stage) for stage in stages]
+        wanted = self.recipe.entries() if entries is None else entries
+        self._score = [ScoreClips([e for e in wanted if e.stage == stage], stage) for stage in stages]
 
     def __call__(self, path: Path) -> Iterator[pa.Table]:
         """One table a clip, then the video's, each without its frames."""

@@ -32,7 +32,7 @@ def _frames(path: Path, seconds: float, turn: int) -> Iterator[U8]:
             if i >= first + round(seconds * FPS):
                 return
             if i >= first:
-                yield frame.reformat(WIDTH, HEIGHT, "rgb24", interpolation="BICUBIC").to_ndarray()
+                yield frame.reformat(WIDTH, HEIGHT, "rgb24", interpolation="BICUBIC").to_ndarray().astype(np.uint8, copy=False)
 
 
 def made_up(shots: int, shot_s: float, seed: int = 7) -> Iterator[Iterator[U8]]:
@@ -85,9 +85,9 @@ def loop(source: Path, target: Path, seconds: float) -> float:
             with av.open(str(source)) as container:
                 video = container.streams.video[0]
                 stream = stream or out.add_stream_from_template(video)
-                shift = round(turn * length / video.time_base)
+                shift = round(turn * length / (video.time_base or Fraction(1)))
                 for packet in container.demux(video):
-                    if packet.dts is not None:
+                    if packet.dts is not None and packet.pts is not None:
                         packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
                         out.mux(packet)
     part.replace(target)
@@ -98,7 +98,9 @@ def duration_s(path: Path) -> float:
     """The video stream's length in s, from the header."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        return float(stream.duration * stream.time_base) if stream.duration else float(container.duration) / av.time_base
+        if stream.duration and stream.time_base:
+            return float(stream.duration * stream.time_base)
+        return float(container.duration or 0) / av.time_base
 
 
 def prepare(folder: Path, labels: Path, videos: int = 4, shots: int = 5, shot_s: float = 3.0) -> tuple[list[Path], str]:
