@@ -1,29 +1,53 @@
 """Where one shot ends and the next begins: cheap signals of every frame propose, and the frames around a candidate decide."""
 
-from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import cv2
 import numpy as np
 from pydantic import Field
-from scenedetect import FrameTimecode
-from scenedetect.detectors import AdaptiveDetector, HistogramDetector
 
 from curation.config import Config
-from curation.frames import U8
-from curation.pictures import Picture
+from curation.evidence import HALF_WIDTHS, Window, burst_map, cut_features, gradual_features, gradual_maps
+from curation.frames import F32
+from curation.shot_model import CLIP, MODELS, logit
+from curation.signals import SMALL, Measured
+from curation.transnet import Network, TransNet
 
-THUMB = (128, 72)
-"""Width and height of the picture that signals are measured on."""
+LOOKAHEAD = 3 * max(HALF_WIDTHS)
+"""Later frames that are known when a frame is judged: a transition's half-width, and as many more to see that no better place lies beside it."""
+
+BLOCK = 16
+"""Frames judged at a time; changes the speed, not the result."""
+
+GAP = 3
+"""Frames between two transitions that are one."""
+
+FLAT_GAP = 24
+"""Frames of one colour that a fade may rest on."""
+
+FLAT = 8.0
+"""Standard deviation of each colour over the picture below which it has one colour: black with noise has about 2, a dark night scene 12."""
+
+LONGEST = 128
+"""Frames of the longest transition; more is a picture that never rests."""
+
+NET_CONTEXT = 24
+"""Frames that TransNetV2 sees on both sides of a candidate: half of what it was trained with, and its output differs by about 0.5 logits."""
 
 
 class ShotConfig(Config):
-    """When two frames belong to different shots."""
+    """When two frames belong to different shots. The thresholds of proposals are low on purpose: they decide only what is looked at."""
 
-    transnet: bool = Field(True, description="ask TransNetV2 where the cheap signals are unsure; off, the pixels decide alone")
-    content_low: float = Field(15.0, gt=0, description="PySceneDetect content score from which a frame is a candidate; high recall on purpose")
-    adaptive_low: float = Field(2.5, gt=0, description="how many times its neighbours' content score a candidate must have")
+    transnet: bool = Field(True, description="ask TransNetV2 where the pixels are unsure; off, the pixels decide alone")
+    content_low: float = Field(8.0, gt=0, description="PySceneDetect content score from which a frame may be a cut: the least of 84 labelled cuts has 23")
+    hist_low: float = Field(0.6, gt=-1, lt=1, description="PySceneDetect histogram correlation up to which a frame may be a cut whatever its content score")
+    adaptive_low: float = Field(1.25, gt=0, description="how many times its neighbours' content score a cut must have: the least of 84 labelled cuts has 1.5")
+    blend_low: float = Field(4.0, gt=0, description="change (rms levels) x straightness above that of motion, from which a dissolve is looked for")
+    burst_low: float = Field(12.0, gt=0, description="rms levels of change beyond that around it, from which a wipe is looked for")
+    unsure_cut: tuple[float, float] = Field((-2.0, 2.0), description="log-odds of the pixels between which TransNetV2 is asked about a cut")
+    unsure_blend: tuple[float, float] = Field((-2.5, 2.5), description="the same for dissolves and fades")
+    unsure_burst: tuple[float, float] = Field((0.0, 99.0), description="the same for wipes and the like; the pixels alone never accept one")
 
 
 @dataclass(frozen=True)
@@ -35,101 +59,217 @@ class Boundary:
     kind: Literal["cut", "gradual"]
 
 
+Kind = Literal["cut", "blend", "burst"]
+
+
 @dataclass(frozen=True)
-class Measured:
-    """A frame's signals.
+class Candidate:
+    """A place where a boundary may be.
 
     Attributes:
-        index: of the decoded source frame.
-        luma, luma_diff, edge_diff: as `curation.frames.SIGNALS`.
-        content: PySceneDetect's content score to the frame before (mean HSV difference in [0, 255]).
-        hist_diff: correlation of luma histograms with the frame before, in [-1, 1].
-        thumb: uint8 [72, 128, 3], RGB.
+        kind: "cut", "blend" (dissolve or fade: a straight way between two pictures) or "burst" (wipe, push and others: much change, soon over).
+        centre: the new shot's first frame for a cut, else the middle of the transition.
+        half: half-width in frames; 0 for a cut.
+        features: in the order of CUT_FEATURES or GRADUAL_FEATURES.
+        pixels: log-odds by the pixels alone.
+        net: TransNetV2's highest logit within the candidate; None if it was not asked.
+        odds: log-odds by the pixels and, where it was asked, the network; a boundary from 0 on.
     """
 
-    index: int
-    luma: float
-    luma_diff: float
-    edge_diff: float
-    content: float
-    hist_diff: float
-    thumb: U8
-
-    def signals(self) -> dict[str, float]:
-        """What travels with the clip."""
-        return {"luma": self.luma, "luma_diff": self.luma_diff, "edge_diff": self.edge_diff}
-
-
-class _Scores:
-    """Stands in for PySceneDetect's StatsManager and keeps the last frame's metrics alone: memory does not grow with the video."""
-
-    def __init__(self) -> None:
-        self.last: dict[str, float] = {}
-
-    def set_metrics(self, _: FrameTimecode, metrics: dict[str, float]) -> None:
-        self.last.update(metrics)
-
-
-class Meter:
-    """Measures frames in the order of the video, each against the one before it."""
-
-    def __init__(self) -> None:
-        self._adaptive = AdaptiveDetector()
-        self._histogram = HistogramDetector(bins=64)
-        self._gray: U8 | None = None
-        self._edges: U8 | None = None
-
-    def measure(self, picture: Picture) -> Measured:
-        """The frame's signals."""
-        thumb = picture.thumb(*THUMB)
-        gray = cv2.cvtColor(thumb, cv2.COLOR_RGB2GRAY)
-        edges = cv2.Canny(gray, 100, 200)
-        diff = 0.0 if self._gray is None else float(cv2.absdiff(gray, self._gray).mean())
-        edge = 0.0 if self._edges is None else edge_change(edges, self._edges)
-        content = self._content(picture.index, thumb)
-        self._gray, self._edges = gray, edges
-        return Measured(picture.index, float(gray.mean()), diff, edge, content, 0.0, thumb)
-
-    def _content(self, index: int, thumb: U8) -> float:
-        bgr = np.ascontiguousarray(thumb[..., ::-1])
-        self._adaptive.process_frame(FrameTimecode(index, 25.0), bgr)
-        return float(self._adaptive._frame_score or 0.0)
-
-
-def edge_change(a: U8, b: U8) -> float:
-    """Share of edge pixels of either picture without an edge of the other within one pixel, in [0, 1]; 0 where neither has an edge.
-
-    Source: R. Zabih, J. Miller, K. Mai, "A feature-based algorithm for detecting and classifying scene breaks", ACM Multimedia 1995 (edge change
-    fraction, with a dilation that forgives small motion).
-    """
-    kernel = np.ones((3, 3), np.uint8)
-    alone = cv2.countNonZero(cv2.subtract(a, cv2.dilate(b, kernel))) + cv2.countNonZero(cv2.subtract(b, cv2.dilate(a, kernel)))
-    both = cv2.countNonZero(a) + cv2.countNonZero(b)
-    return alone / both if both else 0.0
+    kind: Kind
+    centre: int
+    half: int
+    features: F32
+    pixels: float
+    net: float | None
+    odds: float
 
 
 class BoundaryFinder:
-    """Takes signals frame by frame and gives boundaries; frames before `settled` will get no further one."""
+    """Takes signals frame by frame and gives boundaries in order; frames before `settled` will get no further one.
 
-    def __init__(self, config: ShotConfig) -> None:
-        self._config = config
-        self._recent: deque[Measured] = deque(maxlen=5)
+    A frame is judged when `LOOKAHEAD` later ones are known (or none is left), always with the same frames around it: the result does not depend on
+    how the frames arrive. Memory: about 250 thumbs.
+
+    Args:
+        config: thresholds.
+        observe: called with every candidate that was judged, for fitting and for explaining.
+        models: see `curation.shot_model.MODELS`.
+        net: gives a network the first time that it is needed.
+    """
+
+    def __init__(
+        self,
+        config: ShotConfig,
+        observe: Callable[[Candidate], None] | None = None,
+        models: Mapping[str, Sequence[float]] = MODELS,
+        net: Callable[[], Network] = TransNet,
+    ) -> None:
+        self._config, self._observe, self._models, self._make_net = config, observe, models, net
+        self._net: Network | None = None
+        self._base = 0
+        self._rows: list[Measured] = []
+        self._small = np.zeros((0, SMALL[0] * SMALL[1] * 3), np.float32)
+        self._maps = {w: np.zeros((0, 4), np.float32) for w in HALF_WIDTHS}
+        self._judged = self._cuts_judged = 0
+        self._held: list[Boundary] = []
         self.settled = 0
+
+    @property
+    def _end(self) -> int:
+        return self._base + len(self._rows)
 
     def push(self, measured: Measured) -> list[Boundary]:
         """Boundaries that this frame makes certain."""
-        self._recent.append(measured)
-        found = []
-        if len(self._recent) == 5:
-            scores = [m.content for m in self._recent]
-            around = (sum(scores) - scores[2]) / 4
-            if scores[2] >= self._config.content_low and scores[2] >= self._config.adaptive_low * around:
-                found = [Boundary(self._recent[2].index, self._recent[2].index, "cut")]
-            self.settled = self._recent[3].index
-        return found
+        if not self._rows:
+            self._base = self._judged = self._cuts_judged = measured.index
+        self._rows.append(measured)
+        if self._end - self._judged < LOOKAHEAD + BLOCK:
+            return []
+        return self._judge(self._end - LOOKAHEAD, last=False)
 
     def flush(self) -> list[Boundary]:
         """Boundaries among the last frames; all frames are settled."""
-        if self._recent:
-            self.settled = self._recent[-1].index + 1
-        return []
+        return self._judge(self._end, last=True) if self._rows else []
+
+    def _judge(self, until: int, last: bool) -> list[Boundary]:
+        window = self._window()
+        self._extend_maps(window, last)
+        # Cuts are judged further ahead: a burst of change around one is the cut's.
+        self._held += self._cuts(window, self._end if last else until + max(HALF_WIDTHS))
+        self._held = merged([*self._held, *self._gradual(window, until)], self._flat)
+        self._judged = until
+        safe = self._end if last else until - max(HALF_WIDTHS) * 3 // 2 - GAP - 1
+        ready = [b for b in self._held if b.last < safe - GAP]
+        self._held = self._held[len(ready) :]
+        self.settled = min([safe, *(b.first for b in self._held)])
+        self._forget()
+        return ready
+
+    def _window(self) -> Window:
+        rows = self._rows
+        fresh = [m.small for m in rows[len(self._small) :]]
+        if fresh:
+            self._small = np.concatenate([self._small, np.stack(fresh).astype(np.float32)])
+        content, hist = np.array([m.content for m in rows], np.float32), np.stack([m.hist for m in rows])
+        return Window(self._base, content, hist, self._small, [m.thumb for m in rows])
+
+    def _extend_maps(self, window: Window, last: bool) -> None:
+        """Change, mix, worst step and burst of every frame whose surroundings are known by now."""
+        for w in HALF_WIDTHS:
+            done = len(self._maps[w])
+            ready = len(window) - (0 if last else 2 * w)
+            if ready > done:
+                fresh = np.stack([*gradual_maps(window, w, done, ready), burst_map(window, w, done, ready)], 1)
+                self._maps[w] = np.concatenate([self._maps[w], fresh])
+
+    def _cuts(self, window: Window, until: int) -> list[Boundary]:
+        content, found = window.content, []
+        start, self._cuts_judged = max(self._cuts_judged - self._base, 1), until
+        for row in range(start, until - self._base):
+            near = [content[j] for j in range(max(row - 3, 1), min(row + 4, len(content))) if j != row]
+            usual = float(np.mean(near)) if near else 0.0
+            peak = content[row] >= content[max(row - 1, 1) : row + 2].max()
+            much = content[row] >= self._config.content_low or self._rows[row].hist_match <= self._config.hist_low
+            if peak and much and content[row] >= self._config.adaptive_low * usual:
+                features = cut_features(window, row)
+                if self._accepts("cut", row, 0, features, window):
+                    found.append(Boundary(row + self._base, row + self._base, "cut"))
+        return found
+
+    def _gradual(self, window: Window, until: int) -> list[Boundary]:
+        count = min(len(m) for m in self._maps.values())
+        maps = np.stack([self._maps[w][:count] for w in HALF_WIDTHS])
+        blend: F32 = maps[:, :, 0] * np.clip(maps[:, :, 1] - 0.5, 0, 1)
+        burst: F32 = maps[:, :, 3] / (1 + 0.02 * np.array(HALF_WIDTHS, np.float32)[:, None])
+        found = []
+        families: tuple[tuple[Kind, F32, float], ...] = (("blend", blend, self._config.blend_low), ("burst", burst, self._config.burst_low))
+        for kind, score, low in families:
+            if kind == "burst":
+                self._drop_lone_cuts(window, score, low)
+            for k, row in peaks(score, low, max(self._judged - self._base, 0), until - self._base):
+                w = HALF_WIDTHS[k]
+                if kind == "burst" and any(b.kind == "cut" and abs(b.first - row - self._base) <= w + 1 for b in self._held):
+                    continue
+                features = gradual_features(window, row, w, *(float(x) for x in maps[k, row, :3]))
+                if self._accepts(kind, row, w, features, window):
+                    found.append(self._span(window, row, w))
+        return found
+
+    def _drop_lone_cuts(self, window: Window, score: F32, low: float) -> None:
+        """A burst that is one frame's change is a cut, and cuts are judged as such."""
+        for k, row in np.argwhere(score >= low):
+            inside = window.content[max(row - HALF_WIDTHS[k], 1) : row + HALF_WIDTHS[k] + 1]
+            if not len(inside) or inside.max() > 0.45 * inside.sum():
+                score[k, row] = 0
+
+    def _span(self, window: Window, row: int, w: int) -> Boundary:
+        """The frames that are neither the one picture nor the other: more than 4 % away from both ends of the way between them."""
+        reach = w + w // 2 + 1
+        rows = np.arange(max(row - reach, 0), min(row + reach + 1, len(window)))
+        whole = window.small[rows[-1]] - window.small[rows[0]]
+        share = (window.small[rows] - window.small[rows[0]]) @ whole / (float(whole @ whole) + 1)
+        inner = rows[(share > 0.04) & (share < 0.96)]
+        first, last = (int(inner[0]), int(inner[-1])) if len(inner) else (row - w, row + w)
+        first, last = max(min(first, row), 0), min(max(last, row), len(window) - 1)
+        return Boundary(first + self._base, last + self._base, "gradual")
+
+    def _accepts(self, kind: Kind, row: int, w: int, features: F32, window: Window) -> bool:
+        pixels, net = logit(self._models[kind], features), None
+        low, high = {"cut": self._config.unsure_cut, "blend": self._config.unsure_blend, "burst": self._config.unsure_burst}[kind]
+        odds = pixels
+        if self._config.transnet and low < pixels < high:
+            net = self._ask(window, row, w)
+            odds = logit(self._models[f"{kind}_net"], np.array([np.clip(pixels, -CLIP, CLIP), net], np.float32))
+        elif kind == "burst":
+            odds = pixels - high if self._config.transnet else pixels
+        if self._observe:
+            self._observe(Candidate(kind, row + self._base, w, features, pixels, net, odds))
+        return odds >= 0
+
+    def _ask(self, window: Window, row: int, w: int) -> float:
+        self._net = self._net or self._make_net()
+        reach = w + NET_CONTEXT
+        rows = np.clip(np.arange(row - reach, row + reach), 0, len(window) - 1)
+        logits = self._net.logits([window.thumbs[r] for r in rows])
+        return float(logits[reach - w - 2 : reach + w + 2].max())
+
+    def _flat(self, first: int, last: int) -> bool:
+        """Whether all frames first..last are of one colour."""
+        rows = self._small[max(first - self._base, 0) : last + 1 - self._base]
+        return bool(len(rows)) and bool((rows.reshape(len(rows), -1, 3).std(1).max(1) < FLAT).all())
+
+    def _forget(self) -> None:
+        drop = min(self._judged, *(b.first for b in self._held), self.settled) - LOOKAHEAD - self._base if self._held else self._judged - LOOKAHEAD - self._base
+        if drop > 0:
+            self._rows, self._small = self._rows[drop:], self._small[drop:]
+            self._maps = {w: m[drop:] for w, m in self._maps.items()}
+            self._base += drop
+
+
+def peaks(score: F32, low: float, first: int, until: int) -> list[tuple[int, int]]:
+    """(row of HALF_WIDTHS, column) of each score in columns first..until-1 that is at least `low` and the greatest within its own half-width."""
+    found, best = [], score.max(0)
+    for k, c in np.argwhere(score[:, first:until] >= low):
+        column, w = int(c) + first, HALF_WIDTHS[k]
+        start = max(0, column - w)
+        if score[k, column] >= best[start : column + w + 1].max() and not (score[:, start:column] == score[k, column]).any():
+            found.append((int(k), column))
+    return sorted(found, key=lambda p: p[1])
+
+
+def merged(boundaries: Sequence[Boundary], flat: Callable[[int, int], bool]) -> list[Boundary]:
+    """Boundaries in order, those that overlap or touch (or have one colour between them, as a fade through black has) made one."""
+    out: list[Boundary] = []
+    for b in sorted(boundaries, key=lambda b: (b.first, b.last)):
+        before = out[-1] if out else None
+        if before is None or before.kind == "cut" == b.kind:
+            out.append(b)
+            continue
+        gap = b.first - before.last - 1
+        joins = gap <= GAP or (gap <= FLAT_GAP and before.kind == b.kind and flat(before.last + 1, b.first - 1))
+        if joins and max(b.last, before.last) - before.first < LONGEST:
+            out[-1] = Boundary(before.first, max(b.last, before.last), "gradual")
+        else:
+            out.append(b)
+    return out

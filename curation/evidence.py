@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -18,7 +19,21 @@ FLASH = 6
 """Frames that a flash, a strobe or a damaged picture may last without being a shot."""
 
 CUT_FEATURES = ("log_content", "log_ratio", "hist", "structure", "unexplained", "ncc", "persists", "returns", "busy")
-GRADUAL_FEATURES = ("log_change", "hist", "mix", "worst_step", "residual", "ncc", "log_ratio", "flat", "log_width", "returns", "selects", "progress", "cut_inside")
+GRADUAL_FEATURES = (
+    "log_change",
+    "hist",
+    "mix",
+    "worst_step",
+    "residual",
+    "ncc",
+    "log_ratio",
+    "flat",
+    "log_width",
+    "returns",
+    "selects",
+    "progress",
+    "cut_inside",
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +83,7 @@ def correlation(a: F32, b: F32) -> float:
 
 def unexplained(a: U8, b: U8) -> float:
     """Mean absolute difference in [0, 255] that is left between two gray pictures after dense flow has moved one onto the other."""
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST).calc(a, b, None)
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST).calc(a, b, None)
     height, width = a.shape
     grid = np.stack(np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)), -1) + flow
     moved = cv2.remap(b, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -104,27 +119,27 @@ def cut_features(win: Window, i: int) -> F32:
     )
 
 
-def gradual_maps(win: Window, w: int) -> tuple[F32, F32, F32]:
-    """For each frame c as the middle of c-w .. c+w: change (rms difference of the ends), mix and worst step.
+def gradual_maps(win: Window, w: int, first: int, until: int) -> tuple[F32, F32, F32]:
+    """For each row c in first .. until-1 as the middle of c-w .. c+w: change (rms difference of the ends), mix and worst step.
 
     A dissolve from A to B goes straight from one picture to the other: every quarter of the way points along B - A. `mix` is the mean cosine of
     the four quarters with the whole (1 for a dissolve of still pictures, 0.5 where the quarters have nothing in common, as in a pan, and less for
     a cut, whose way is one quarter alone), `worst_step` the least of the four.
     """
-    n, c = len(win), np.arange(len(win))
+    n, c = len(win), np.arange(first, until)
     rows = [np.clip(c + o, 0, n - 1) for o in (-w, -(w // 2), 0, w // 2, w)]
     whole = win.small[rows[4]] - win.small[rows[0]]
     length = np.linalg.norm(whole, axis=1) + 1.0
     cosines = []
-    for a, b in zip(rows, rows[1:], strict=False):
+    for a, b in pairwise(rows):
         step = win.small[b] - win.small[a]
         cosines.append(np.einsum("nd,nd->n", step, whole) / ((np.linalg.norm(step, axis=1) + 1.0) * length))
     return (length / np.sqrt(win.small.shape[1])).astype(np.float32), np.mean(cosines, 0, np.float32), np.min(cosines, 0).astype(np.float32)
 
 
-def burst_map(win: Window, w: int) -> F32:
-    """For each frame c: by how much the ends of c-w .. c+w differ more than those of the stretches of w frames before and behind (rms)."""
-    n, c = len(win), np.arange(len(win))
+def burst_map(win: Window, w: int, first: int, until: int) -> F32:
+    """For each row c in first .. until-1: by how much the ends of c-w .. c+w differ more than those of the stretches of w frames before and behind (rms)."""
+    n, c = len(win), np.arange(first, until)
     a, b, d, e = (win.small[np.clip(c + o, 0, n - 1)] for o in (-2 * w, -w, w, 2 * w))
     change, before, after = (np.sqrt(np.square(y - x).mean(1)) for x, y in ((b, d), (a, b), (d, e)))
     return np.asarray(change - np.maximum(before, after), np.float32)

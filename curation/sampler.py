@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from curation.boundaries import Meter
 from curation.frames import SIGNALS, Frames
 from curation.pictures import Picture
+from curation.signals import Meter
 
 CHUNK_S = 40 / 16
 """PAN's chunk: 40 frames at 16 frames per second. Source: PAN 6.1 (chunks of ten latent frames, four pixel frames each)."""
@@ -71,6 +71,7 @@ class Sampler:
     times: list[float] = field(default_factory=list)
     signals: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in SIGNALS if name != "time_s"})
     _samples: list[_Sample] = field(default_factory=list)
+    _alone: list[_Sample] = field(default_factory=list)
     _last: Picture | None = None
     _before_end: dict[int, tuple[int, Picture]] = field(default_factory=dict)
     _asked: int = 0
@@ -96,11 +97,13 @@ class Sampler:
             near = self._nearer(index, picture, target, 0)
             if not self._samples or near[0] > self._samples[-1].index:
                 self._samples.append(_Sample(*near, near[1].time_s + self.neighbour_s))
+                self._alone.append(self._samples[-1])
 
     def _keep_neighbours(self, index: int, picture: Picture) -> None:
-        for sample in self._samples[-2 - int(self.neighbour_s * self.fps) :]:
-            if sample.later is None and sample.due_s <= picture.time_s and index > sample.index:
+        for sample in self._alone:
+            if sample.due_s <= picture.time_s and index > sample.index:
                 sample.later = self._nearer(index, picture, sample.due_s, sample.index + 1)
+        self._alone = [sample for sample in self._alone if sample.later is None]
 
     def _nearer(self, index: int, picture: Picture, target: float, first: int) -> tuple[int, Picture]:
         """The frame before or this one, whichever is nearer to `target`; the earlier of two, but none before `first`."""

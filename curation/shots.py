@@ -12,12 +12,13 @@ from typing import Any
 import pyarrow as pa
 from pydantic import Field
 
-from curation.boundaries import Boundary, BoundaryFinder, Measured, Meter, ShotConfig
+from curation.boundaries import Boundary, BoundaryFinder, ShotConfig
 from curation.clips import ClipError, clip_id, table_of
 from curation.config import Config
 from curation.frames import Frames
 from curation.pictures import Picture
 from curation.sampler import SAME_S, Sampler, grid_s, sample_clip
+from curation.signals import Measured, Meter
 from curation.video import Limits, Video, VideoInfo
 
 
