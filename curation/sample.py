@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from json.encoder import encode_basestring
 from typing import Any
 
 import numpy as np
@@ -23,16 +24,18 @@ def to_json(value: Any) -> str:
     Raises:
         ValueError: a NaN or infinity, or a type that JSON does not have.
     """
+    if isinstance(value, str):
+        return encode_basestring(value)
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json.dumps(str(key))}: {to_json(value[key])}" for key in sorted(value)) + "}"
+        return "{" + ", ".join(f"{encode_basestring(key)}: {to_json(value[key])}" for key in sorted(value)) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(to_json(item) for item in value) + "]"
     if isinstance(value, float | np.floating):
         if not math.isfinite(value):
             raise ValueError(f"{value} cannot be written: JSON knows no NaN and no infinity")
         return np.format_float_positional(value, unique=True, trim="0")
-    if value is None or isinstance(value, bool | int | str):
-        return json.dumps(value, ensure_ascii=False)
+    if value is None or isinstance(value, bool | int):
+        return json.dumps(value)
     raise ValueError(f"{type(value).__name__} cannot be written as JSON")
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+import resource
 from pathlib import Path
 
 import pyarrow.fs
@@ -98,6 +99,24 @@ def test_a_read_only_output_is_said_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OSError):
         Storage(tmp_path / "file").create("a", b"x")
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing_that_a_reader_sees(tmp_path: Path) -> None:
+    out = Storage(tmp_path)
+    out.create("there", b"x")
+    child = os.fork()
+    if child == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        code = 1
+        try:
+            out.replace("there", bytes(5000))
+        except OSError:
+            code = 0
+        os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert out.read("there") == b"x"
+    assert out.names("") == ["there"]
+    assert out.names(SCRATCH) == []
 
 
 def test_kill_points_count_nothing_in_production(tmp_path: Path) -> None:
