@@ -39,8 +39,10 @@ class CutConfig(Config):
         16.0, description="constant frames per second, PAN's 16; `source` keeps every frame at its own time"
     )
     short_px: int = Field(480, ge=64, le=4320, description="short side, never enlarged; PAN trains at 480p (832x480)")
-    crf: int = Field(18, ge=0, le=40, description="x264's constant quality")
-    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = Field("veryfast", description="x264's speed")
+    crf: int = Field(18, ge=0, le=40, description="x264's constant quality: 18 measured 43 dB, SSIM 0.989 at 480p; 23 halves the bytes for 3.4 dB less")
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = Field(
+        "veryfast", description="x264's speed: of superfast's bytes veryfast saves a quarter; medium gains 1.3 dB for 2.5 times the CPU"
+    )
     gop_s: float = Field(2.0, gt=0, le=10, description="s between key frames at most: a reader that wants one chunk decodes little more")
 
 

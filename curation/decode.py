@@ -37,6 +37,10 @@ class Clock:
     _bad_dts: int = 0
     _by_pts: bool = True
     _changed: bool = False
+    _step: int = 1
+
+    def __post_init__(self) -> None:
+        self._step = max(1, round(1 / (self.rate * self.time_base)))
 
     def stamp(self, pts: int | None, dts: int | None) -> int:
         """The presentation time of the next frame.
@@ -44,7 +48,7 @@ class Clock:
         Raises:
             ClipError: bad_timestamps, if more than one frame in twenty has to be moved.
         """
-        step = max(1, round(1 / (self.rate * self.time_base)))
+        step = self._step
         raw = self._better(pts, dts)
         if raw is None:
             self._note("timestamps_made")
@@ -104,8 +108,10 @@ class Decoder:
         count: frames yielded so far.
     """
 
-    def __init__(self, container: Any, stream: Any, claims: Claims, limits: Limits, stamp: Callable[[], tuple[int, int]]) -> None:
-        self._container, self._stream, self._claims, self._limits, self._stamp = container, stream, claims, limits, stamp
+    def __init__(
+        self, container: Any, stream: Any, decode: Callable[[Any], list[av.VideoFrame]], claims: Claims, limits: Limits, stamp: Callable[[], tuple[int, int]]
+    ) -> None:
+        self._container, self._stream, self._decode, self._claims, self._limits, self._stamp = container, stream, decode, claims, limits, stamp
         self._clock = Clock(stream.time_base, claims.rate)
         self.notes = self._clock.notes
         self.first_pts: int | None = None
@@ -115,6 +121,7 @@ class Decoder:
         self._spent = 0.0
         self._size: tuple[int, int] | None = None
         self._opened_as = stamp()
+        self._tick_s = float(stream.time_base)
 
     def frames(self, resume: bool = False) -> Iterator[tuple[int, av.VideoFrame]]:
         """(pts, frame) in presentation order; `resume` is for a pass that begins by a seek and may start in a broken group.
@@ -161,7 +168,7 @@ class Decoder:
                 raise ClipError("encrypted", "the first packet is encrypted")
             self._packets += packet.size > 0
             try:
-                pictures = packet.decode()
+                pictures = self._decode(packet)
             except av.error.FFmpegError as error:
                 self._damaged(str(error))
                 continue
@@ -187,7 +194,7 @@ class Decoder:
             check_size(frame.width, frame.height, limits)
         elif (frame.width, frame.height) != self._size:
             raise ClipError("resolution_change", f"{self._size} became {(frame.width, frame.height)} at frame {self.count}")
-        seconds = float((pts - self.first_pts) * self._clock.time_base)
+        seconds = (pts - self.first_pts) * self._tick_s
         if self.count >= limits.max_frames:
             raise ClipError("too_many_frames", f"more than {limits.max_frames}")
         if seconds > limits.max_duration_s:

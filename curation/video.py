@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, cast
 
 import av
 from av.stream import Discard, Disposition
@@ -59,8 +59,15 @@ class Video:
         self.frames_decoded = 0
         self._source = uri if isinstance(uri, Source) else open_source(uri, self.limits.max_bytes)
         self._container: Any = None
+        self._short: str | None = None
         try:
             self._open(threads)
+        except av.error.FFmpegError as error:
+            self.close()
+            raise ClipError("truncated" if self._short else "decode_error", f"header: {error}") from error
+        except OSError as error:
+            self.close()
+            raise ClipError("io_error", f"{type(error).__name__}: {error}") from error
         except BaseException:
             self.close()
             raise
@@ -79,7 +86,6 @@ class Video:
 
     def _open(self, threads: int) -> None:
         file = self._source.file
-        self._stamp = self._source.stamp()
         head = file.read(SNIFF_BYTES)
         kind = sniff(head)
         self._short = cut_short(kind, file, self._source.size)
@@ -88,10 +94,7 @@ class Video:
         encrypted = is_encrypted(kind, file, self._source.size)
         file.seek(0)
         options = {"format_whitelist": DEMUXERS[kind], "protocol_whitelist": "", "max_pixels": str(self.limits.max_pixels), "err_detect": "explode"}
-        try:
-            self._container = av.open(file, format=DEMUXERS[kind], options=options, buffer_size=_BUFFER, metadata_errors="replace")
-        except av.error.FFmpegError as error:
-            raise ClipError("truncated" if self._short else "decode_error", f"header: {error}") from error
+        self._container = av.open(file, format=DEMUXERS[kind], options=options, buffer_size=_BUFFER, metadata_errors="replace")
         self.stream = self._pick_stream()
         if encrypted:
             raise ClipError("encrypted", "the sample entry is protected (Common Encryption)")
@@ -134,11 +137,24 @@ class Video:
         if rate and not limits.min_fps <= rate <= limits.max_fps:
             rate = None  # outside MP4 and AVI the header's rate is a guess; decoding measures
         self._claims = Claims(kind, claimed, length, rate or Fraction(25), self._short)
-        self._decoder = Decoder(self._container, stream, self._claims, limits, self._source.stamp)
+        self._alpha = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(codec) if stream.metadata.get("alpha_mode") == "1" else None
+        self._decoder = self._new_decoder()
         frames = self._decoder.frames()
         self._first = next(frames)
         self._frames: Iterator[tuple[int, av.VideoFrame]] | None = frames
         return self._describe(codec, self._claims)
+
+    def _new_decoder(self) -> Decoder:
+        """A decoder from the container's present position; VP8 and VP9 with alpha need libvpx, as the decoders built in drop it."""
+        if self._alpha is None:
+            return Decoder(self._container, self.stream, _decode, self._claims, self.limits, self._source.stamp)
+        context: Any = av.CodecContext.create(self._alpha, "r")
+        context.thread_count = self.stream.codec_context.thread_count
+
+        def decode(packet: Any) -> list[av.VideoFrame]:
+            return cast(list[av.VideoFrame], context.decode(packet if packet.size else None))
+
+        return Decoder(self._container, self.stream, decode, self._claims, self.limits, self._source.stamp)
 
     def _counted_rate(self) -> Fraction | None:
         """Frames per second by counting packets without decoding them, for a Matroska file whose header tells no rate."""
@@ -202,10 +218,10 @@ class Video:
         return self._pictured(self.span(start_pts, end_pts), first_index)
 
     def _pictured(self, frames: Iterator[tuple[int, av.VideoFrame]], index: int = 0) -> Iterator[Picture]:
-        look, time_base, first = self.look(self._analysis_size), self.info.time_base, self.first_pts
+        look, first, (ticks, per_s) = self.look(self._analysis_size), self.first_pts, self.info.time_base.as_integer_ratio()
         for pts, frame in frames:
             self.frames_decoded += 1
-            yield Picture(index, pts, float((pts - first) * time_base), look.small(frame), look)
+            yield Picture(index, pts, (pts - first) * ticks / per_s, look.small(frame), look)
             index += 1
 
     def _once(self) -> Iterator[tuple[int, av.VideoFrame]]:
@@ -236,7 +252,7 @@ class Video:
     def _sought(self, start_pts: int) -> Iterator[tuple[int, av.VideoFrame]]:
         """Frames from the last key frame that is shown at or before `start_pts`; nothing if there is none."""
         self._container.seek(start_pts, stream=self.stream, backward=True)
-        decoder = Decoder(self._container, self.stream, self._claims, self.limits, self._source.stamp)
+        decoder = self._new_decoder()
         for position, (pts, frame) in enumerate(decoder.frames(resume=True)):
             if position == 0 and pts > start_pts:
                 return
@@ -260,7 +276,11 @@ class Video:
     def _once_more(self) -> Iterator[tuple[int, av.VideoFrame]]:
         """Frames from the start, after a seek that did not find its frame."""
         self._container.seek(0, backward=True)
-        return Decoder(self._container, self.stream, self._claims, self.limits, self._source.stamp).frames(resume=True)
+        return self._new_decoder().frames(resume=True)
+
+
+def _decode(packet: Any) -> list[av.VideoFrame]:
+    return cast(list[av.VideoFrame], packet.decode())
 
 
 def open_output(file: BinaryIO) -> Any:

@@ -106,7 +106,7 @@ def sound_only(path: Path, cover: bool = False) -> Path:
     return path
 
 
-def boxes(data: bytes, start: int = 0, stop: int | None = None) -> list[tuple[bytes, int, int]]:
+def boxes(data: bytes | bytearray, start: int = 0, stop: int | None = None) -> list[tuple[bytes, int, int]]:
     """(type, first byte, end) of the MP4 boxes in [start, stop)."""
     found, stop = [], len(data) if stop is None else stop
     while start + 8 <= stop:
@@ -116,7 +116,7 @@ def boxes(data: bytes, start: int = 0, stop: int | None = None) -> list[tuple[by
     return found
 
 
-def find_box(data: bytes, *names: bytes) -> tuple[int, int]:
+def find_box(data: bytes | bytearray, *names: bytes) -> tuple[int, int]:
     """(first byte, end) of the box at a path such as moov, trak, mdia."""
     start, stop = 0, len(data)
     for depth, name in enumerate(names):

@@ -3,7 +3,7 @@
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -295,7 +295,7 @@ def test_content_id_is_the_hash_of_the_bytes(tmp_path: Path) -> None:
     assert content_id(str(path)) == (full[:16], full, 3)
 
 
-def stamped(stamps: list[tuple[int | None, int | None]]) -> tuple[list[int], list[str]]:
+def stamped(stamps: Sequence[tuple[int | None, int | None]]) -> tuple[list[int], list[str]]:
     clock = Clock(Fraction(1, 1000), Fraction(25))
     return [clock.stamp(pts, dts) for pts, dts in stamps], clock.notes
 

@@ -240,11 +240,19 @@ def test_interlacing_is_flagged(tmp_path: Path) -> None:
     assert first_picture(path)[1] == ("interlaced",)
 
 
-def test_alpha_is_put_on_black_and_flagged(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("a.mov", {"codec": "prores_ks", "pix_fmt": "yuva444p10le"}),
+        ("a.webm", {"codec": "libvpx-vp9", "pix_fmt": "yuva420p", "options": {"auto-alt-ref": "0", "deadline": "realtime", "cpu-used": "8"}}),
+    ],
+)
+def test_alpha_is_put_on_black_and_flagged(name: str, made: dict[str, Any], tmp_path: Path) -> None:
     image = np.dstack([flat((200, 200, 200)), np.full((HEIGHT, WIDTH), 255, np.uint8)])
     image[:, WIDTH // 2 :, 3] = 0
-    path = make_video(tmp_path / "a.mov", [image] * 3, "prores_ks", pix_fmt="yuva444p10le")
+    path = make_video(tmp_path / name, [image] * 3, **made)
     picture, notes = first_picture(path)
+    assert whole(path)[1:] == seen(read_clip(str(path), whole(path)[1][1], 1 << 40, first_index=1))
     assert notes == ("alpha",)
     assert abs(float(picture.luma[:, : WIDTH // 2 - 4].mean()) - 200) < 4
     assert picture.luma[:, WIDTH // 2 + 4 :].max() < 4
