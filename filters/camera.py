@@ -138,8 +138,8 @@ class Camera:
         inside = cv2.warpPerspective(np.full_like(one, 255), model, size, flags=cv2.INTER_NEAREST)
         shift = shift_field(model, size)
         seen = (cv2.erode(inside, np.ones((9, 9), np.uint8)) > 0) & (slope(two) > self.texture)
-        fixed = cv2.dilate((steady & (shift > 1.0)).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
-        seen &= ~fixed
+        fixed = cv2.dilate((steady & (shift > 1.0)).astype(np.uint8), np.ones((9, 9), np.uint8))
+        seen &= (fixed | cv2.warpPerspective(fixed, model, size, flags=cv2.INTER_NEAREST)) == 0  # where it is, and where the model has moved it to
         if np.count_nonzero(seen) < 64:
             return 0.0, float(shift.mean())
         field = flow.calc(np.asarray(moved, np.uint8), two, None)
