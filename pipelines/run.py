@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import Any
 
+from curation import __version__
 from curation.lock import Lock, LockLost, OutputLocked, hold
 from curation.plan import PlanMismatch, write_plan
 from curation.storage import Storage
@@ -45,7 +46,7 @@ def plan_of(recipe: Recipe, inputs: list[str]) -> dict[str, Any]:
     """The plan: what decides which rows the ledger gets. Thresholds and cluster resources are no part of it."""
     from curation.sources import plan_inputs
 
-    return {"format": 1, "inputs": plan_inputs(inputs), "settings": recipe.plan_settings()}
+    return {"code": __version__, "inputs": plan_inputs(inputs), "settings": recipe.plan_settings()}
 
 
 @contextmanager

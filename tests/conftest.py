@@ -14,6 +14,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ.update(
     RAY_AUTH_MODE="disabled",  # each Ray of the tests is local; the job-submission test sets a token of its own
     RAY_USAGE_STATS_ENABLED="0",
+    RAY_raylet_start_wait_time_s="180",  # the machine may be busy
     RAY_DATA_DISABLE_PROGRESS_BARS="1",
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
     HF_HUB_OFFLINE="1",
