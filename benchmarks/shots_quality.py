@@ -31,7 +31,7 @@ from curation.video import Video
 
 F64 = npt.NDArray[np.float64]
 FOLDS = 5
-EDITED_EVENTS = 96  # a fold
+EDITED_EVENTS = 72  # a fold
 EDITED_WEIGHT = 0.3
 TARGETS = {"hard_f1": 0.965, "gradual_recall": 0.95, "all_f1": 0.965}
 SIZES = {"cut": len(CUT_FEATURES), "blend": len(GRADUAL_FEATURES), "burst": len(GRADUAL_FEATURES), "cut_net": 2, "blend_net": 2, "burst_net": 2}

@@ -142,7 +142,7 @@ class BoundaryFinder:
         safe = self._end if last else until - max(HALF_WIDTHS) * 3 // 2 - GAP - 1
         ready = [b for b in self._held if b.last < safe - GAP]
         self._held = self._held[len(ready) :]
-        self.settled = min([safe, *(b.first for b in self._held)])
+        self.settled = max(self.settled, min([safe, *(b.first for b in self._held)]))
         self._forget()
         return ready
 
@@ -189,12 +189,18 @@ class BoundaryFinder:
                 self._drop_lone_cuts(window, score, low)
             for k, row in peaks(score, low, max(self._judged - self._base, 0), until - self._base):
                 w = HALF_WIDTHS[k]
-                if kind == "burst" and any(b.kind == "cut" and abs(b.first - row - self._base) <= w + 1 for b in self._held):
+                if self._is_cuts(window, kind, row, w):
                     continue
                 features = gradual_features(window, row, w, *(float(x) for x in maps[k, row, :3]))
                 if self._accepts(kind, row, w, features, window):
                     found.append(self._span(window, row, w))
         return found
+
+    def _is_cuts(self, window: Window, kind: Kind, row: int, w: int) -> bool:
+        """Whether the change is that of a cut already found: any within a burst, one with 40 % of all change within a blend."""
+        inside = [b.first - self._base for b in self._held if b.kind == "cut" and abs(b.first - self._base - row) <= w + 1]
+        total = float(window.content[max(row - w - 1, 1) : row + w + 2].sum())
+        return bool(inside) and (kind == "burst" or max(float(window.content[r]) for r in inside) > 0.4 * total)
 
     def _drop_lone_cuts(self, window: Window, score: F32, low: float) -> None:
         """A burst that is one frame's change is a cut, and cuts are judged as such."""

@@ -18,7 +18,7 @@ HALF_WIDTHS = (2, 4, 8, 14, 24)
 FLASH = 6
 """Frames that a flash, a strobe or a damaged picture may last without being a shot."""
 
-CUT_FEATURES = ("log_content", "log_ratio", "hist", "structure", "unexplained", "ncc", "persists", "returns", "busy")
+CUT_FEATURES = ("log_content", "log_ratio", "hist", "structure", "unexplained", "ncc", "persists", "returns", "restored", "busy")
 GRADUAL_FEATURES = (
     "log_change",
     "hist",
@@ -113,6 +113,7 @@ def cut_features(win: Window, i: int) -> F32:
             correlation(win.small[i - 1], win.small[i]),
             least / (small + 2),
             alike,
+            1 / (1 + np.exp(20 * (least / (small + 2) - 0.25))),
             np.log1p(busy),
         ],
         np.float32,

@@ -46,15 +46,23 @@ class Measured:
         return {"luma": self.luma, "luma_diff": self.luma_diff, "edge_diff": self.edge_diff}
 
 
-class _Scores:
-    """Stands in for PySceneDetect's StatsManager and keeps the last frame's metrics alone: memory does not grow with the video."""
+class _Content(ContentDetector):  # type: ignore[misc]  # scenedetect has no types
+    """PySceneDetect's detector with its score in the open. Through a StatsManager it would measure edges too, at twice the cost."""
 
-    def __init__(self) -> None:
-        self.last: dict[str, float] = {}
+    @property
+    def score(self) -> float:
+        """Content score of the last frame; 0 for the first."""
+        return float(self._frame_score or 0.0)
 
-    def set_metrics(self, _: FrameTimecode, metrics: dict[str, float]) -> None:
-        """What a detector reports of a frame."""
-        self.last.update(metrics)
+
+class _Histogram(HistogramDetector):  # type: ignore[misc]
+    """PySceneDetect's detector with its score in the open."""
+
+    def match(self, bgr: U8) -> float:
+        """Correlation with the frame before; 1 for the first."""
+        before = self._last_hist
+        self.process_frame(FrameTimecode(0, 25.0), bgr)
+        return 1.0 if before is None else float(cv2.compareHist(before, self._last_hist, cv2.HISTCMP_CORREL))
 
 
 class Meter:
@@ -64,9 +72,7 @@ class Meter:
     """
 
     def __init__(self) -> None:
-        self._scores = _Scores()
-        self._content, self._histogram = ContentDetector(kernel_size=3), HistogramDetector(bins=64)
-        self._content.stats_manager = self._histogram.stats_manager = self._scores
+        self._content, self._histogram = _Content(), _Histogram(bins=64)
         self._gray: U8 | None = None
         self._edges: U8 | None = None
 
@@ -78,21 +84,19 @@ class Meter:
         """The signals of a picture that is already 128 x 72."""
         gray = cv2.cvtColor(thumb, cv2.COLOR_RGB2GRAY)
         edges = cv2.Canny(gray, 100, 200)
-        diff = 0.0 if self._gray is None else float(cv2.absdiff(gray, self._gray).mean())
+        diff = 0.0 if self._gray is None else cv2.mean(cv2.absdiff(gray, self._gray))[0]
         edge = 0.0 if self._edges is None else edge_change(edges, self._edges)
         self._gray, self._edges = gray, edges
         content, match = self._detect(index, thumb)
         hist = np.concatenate([cv2.calcHist([thumb], [c], None, [16], [0, 256]).ravel() for c in range(3)]) / gray.size
         small = cv2.resize(thumb, SMALL, interpolation=cv2.INTER_AREA).ravel()
-        return Measured(index, float(gray.mean()), diff, edge, content, match, hist.astype(np.float32), small, thumb)
+        return Measured(index, cv2.mean(gray)[0], diff, edge, content, match, hist.astype(np.float32), small, thumb)
 
     def _detect(self, index: int, thumb: U8) -> tuple[float, float]:
         """PySceneDetect's scores; 0 and 1 for the first frame, which has nothing before it."""
-        bgr, when = cv2.cvtColor(thumb, cv2.COLOR_RGB2BGR), FrameTimecode(index, 25.0)
-        self._content.process_frame(when, bgr)
-        self._histogram.process_frame(when, bgr)
-        match = self._scores.last.get(self._histogram.get_metrics()[0], 1.0)
-        return float(self._scores.last.get(ContentDetector.FRAME_SCORE_KEY, 0.0)), float(match)
+        bgr = cv2.cvtColor(thumb, cv2.COLOR_RGB2BGR)
+        self._content.process_frame(FrameTimecode(index, 25.0), bgr)
+        return self._content.score, self._histogram.match(bgr)
 
 
 def edge_change(a: U8, b: U8) -> float:

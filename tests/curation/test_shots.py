@@ -77,11 +77,15 @@ def test_ends_lie_on_the_grid_and_rests_say_why(two_scenes: Path) -> None:
     clips, _ = split(two_scenes)
     for c in clips:
         if c["frames"] is None:
-            assert c["chunks"] == 0 and c["reject"] in (["remainder"], ["too_short"], ["transition"])
+            assert c["chunks"] == 0
+            assert c["reject"] in (["remainder"], ["too_short"], ["transition"])
         else:
-            assert c["reject"] == [] and c["end_s"] - c["start_s"] == pytest.approx(grid_s(c["chunks"]))
+            assert c["reject"] == []
+            assert c["end_s"] - c["start_s"] == pytest.approx(grid_s(c["chunks"]))
     long = [c for c in clips if c["chunks"] == 10]
-    assert len(long) == 1 and long[0]["start_frame"] == 116 and long[0]["end_frame"] == 116 + 301
+    assert len(long) == 1
+    assert long[0]["start_frame"] == 116
+    assert long[0]["end_frame"] == 116 + 301
 
 
 def test_frames_are_even_in_time_and_neighbours_later(two_scenes: Path) -> None:
@@ -90,8 +94,10 @@ def test_frames_are_even_in_time_and_neighbours_later(two_scenes: Path) -> None:
         frames = Frames.from_bytes(c["frames"])
         gaps = np.diff(frames.time_s)
         assert np.all(np.abs(gaps - 0.25) < 1 / FPS + 1e-6)
-        assert frames.time_s[0] == pytest.approx(c["start_s"]) and frames.time_s[-1] < c["end_s"]
-        assert np.all(frames.time_s + frames.dt_s < c["end_s"]) and np.all(frames.dt_s[:-1] > 0)
+        assert frames.time_s[0] == pytest.approx(c["start_s"])
+        assert frames.time_s[-1] < c["end_s"]
+        assert np.all(frames.time_s + frames.dt_s < c["end_s"])
+        assert np.all(frames.dt_s[:-1] > 0)
         assert len(frames.signals["luma"]) == c["end_frame"] - c["start_frame"]
         assert frames.signals["luma_diff"][0] == frames.signals["edge_diff"][0] == 0
 
@@ -113,7 +119,8 @@ def test_ids_depend_on_content_and_settings_alone(two_scenes: Path) -> None:
 
 def test_min_chunks_makes_short_shots_too_short(two_scenes: Path) -> None:
     clips, _ = split(two_scenes, CONFIG.model_copy(update={"min_chunks": 2}))
-    assert clips[0]["reject"] == ["too_short"] and clips[0]["frames"] is None
+    assert clips[0]["reject"] == ["too_short"]
+    assert clips[0]["frames"] is None
     assert clips[1]["chunks"] == 2
 
 
@@ -122,14 +129,19 @@ def test_dissolve_frames_belong_to_no_clip(tmp_path: Path) -> None:
     mixed = [(x * (1 - t) + y * t).astype(np.uint8) for x, y, t in zip(a[-12:], b[:12], np.linspace(1 / 13, 12 / 13, 12), strict=True)]
     clips, _ = split(write(tmp_path / "dissolve.mp4", a[:-12] + mixed + b[12:]))
     gone = [c for c in clips if c["reject"] == ["transition"]]
-    assert len(gone) == 1 and 42 <= gone[0]["start_frame"] <= 48 and 60 <= gone[0]["end_frame"] <= 66
+    assert len(gone) == 1
+    assert 42 <= gone[0]["start_frame"] <= 48
+    assert 60 <= gone[0]["end_frame"] <= 66
 
 
 def test_a_fault_is_the_videos_row(tmp_path: Path, two_scenes: Path) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"not a video at all" * 1000)
     clips, video = split(broken)
-    assert clips == [] and video["status"] == "failed" and video["error_code"] and json.loads(video["stats"])["clips"] == 0
+    assert clips == []
+    assert video["status"] == "failed"
+    assert video["error_code"]
+    assert json.loads(video["stats"])["clips"] == 0
 
 
 def test_other_rows_pass_through_untouched() -> None:
@@ -142,7 +154,8 @@ def test_clips_leave_before_the_video_ends(tmp_path: Path, monkeypatch: pytest.M
     measure: Callable[..., Any] = Meter.measure
     monkeypatch.setattr(Meter, "measure", lambda self, picture: (seen.append(picture.index), measure(self, picture))[1])
     first = next(SplitVideo(CONFIG, Limits())(table_of([{"kind": "video", "video_id": "a" * 16, "video_uri": str(path)}])))
-    assert first.to_pylist()[0]["end_frame"] <= 40 and seen[-1] < 250
+    assert first.to_pylist()[0]["end_frame"] <= 40
+    assert seen[-1] < 250
 
 
 class Still:
