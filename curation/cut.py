@@ -76,7 +76,10 @@ def cut(uri: str, start_pts: int, end_pts: int, config: CutConfig | None = None,
     """
     config = config or CutConfig()
     with Video(uri, limits) as video:
-        return _copied(video, start_pts, end_pts, config) if config.mode == "copy" else _encoded(video, start_pts, end_pts, config, chunks)
+        try:
+            return _copied(video, start_pts, end_pts) if config.mode == "copy" else _encoded(video, start_pts, end_pts, config, chunks)
+        except av.error.FFmpegError as error:
+            raise ClipError("cut_mismatch", str(error)) from error
 
 
 def _encoded(video: Video, start_pts: int, end_pts: int, config: CutConfig, chunks: int) -> Mp4:
@@ -171,20 +174,21 @@ def _written(frames: Iterator[tuple[int, av.VideoFrame]], look: Look, rate: Frac
         if count and without_sei:
             for packet in encoder.stream.encode():
                 container.mux(without_sei.filter(packet))
-    return faststart(out.getvalue()), count
+    return faststart(out.getvalue()) if count else b"", count
 
 
-def _copied(video: Video, start_pts: int, end_pts: int, config: CutConfig) -> Mp4:
+def _copied(video: Video, start_pts: int, end_pts: int) -> Mp4:
     if video.info.codec not in _COPYABLE:
         raise ClipError("cut_mismatch", f"{video.info.codec} cannot be copied into an MP4; use mode encode")
-    out = io.BytesIO()
+    packets = video.packets(start_pts, end_pts)
+    if not packets:
+        raise ClipError("cut_mismatch", "no packet of the range has a time; use mode encode")
+    out, key_pts = io.BytesIO(), packets[0].pts
     with open_output(out) as container:
-        packets = video.packets(start_pts, end_pts)
-        stream = container.add_stream_from_template(video.stream)
-        key_pts = packets[0].pts if packets else start_pts
+        stream = container.add_stream_from_template(video.stream, opaque=True)
         shown = sorted(packet.pts for packet in packets)
         # Decoding times anew, as Matroska has none: the presentation times in order, early enough for the latest of the reordered.
-        early = max((at - packet.pts for at, packet in zip(shown, packets, strict=True)), default=0)
+        early = max(at - packet.pts for at, packet in zip(shown, packets, strict=True))
         for at, packet in zip(shown, packets, strict=True):
             packet.pts, packet.dts, packet.stream = packet.pts - shown[0] + early, at - shown[0], stream
             container.mux(packet)
@@ -214,7 +218,7 @@ def faststart(data: bytes) -> bytes:
     """An MP4 with `moov` in front of `mdat` and its chunk offsets moved accordingly."""
     boxes = list(_boxes(data, 0, len(data)))
     names = [name for name, _, _ in boxes]
-    if names.index(b"moov") < names.index(b"mdat"):
+    if b"mdat" not in names or names.index(b"moov") < names.index(b"mdat"):
         return data
     moov = next(bytearray(data[start:stop]) for name, start, stop in boxes if name == b"moov")
     _move_offsets(moov, 8, len(moov), len(moov))

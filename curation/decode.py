@@ -11,6 +11,8 @@ import av
 from curation.clips import ClipError
 from curation.limits import Limits, check_size
 
+USUAL_FPS = Fraction(25)  # of a stream that says nothing; libav's own demuxers of bare streams assume it too
+
 #: Containers without an index or a frame count: a recording that stops in the middle of its last frame is their normal end.
 _OPEN_ENDED = frozenset({"mpegts", "mpeg", "flv", "rm", "hevc", "h264"})
 
@@ -88,7 +90,7 @@ class Clock:
             self.notes.append(note)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Claims:
     """What a container says of itself: kind (a key of DEMUXERS), frames, seconds, rate; and why its end seems missing, if so."""
 
@@ -97,6 +99,29 @@ class Claims:
     duration_s: float | None
     rate: Fraction
     cut_short: str | None
+
+
+def claims_of(container: Any, stream: Any, kind: str, cut_short: str | None, limits: Limits) -> Claims:
+    """What the header claims, held against the limits.
+
+    Raises:
+        ClipError: duration_out_of_range, too_many_frames, fps_out_of_range.
+    """
+    indexed = kind in ("mov", "avi")
+    rate = stream.average_rate or stream.guessed_rate
+    seconds = float(stream.duration * stream.time_base) if stream.duration else None
+    if seconds is None and container.duration:
+        seconds = container.duration / 1e6
+    frames = min(stream.frames, len(stream.index_entries)) if indexed and stream.frames else None
+    if seconds is not None and seconds > limits.max_duration_s:
+        raise ClipError("duration_out_of_range", f"{seconds:.0f} s, allowed are {limits.max_duration_s:.0f} s")
+    if frames is not None and frames > limits.max_frames:
+        raise ClipError("too_many_frames", f"{frames} claimed, allowed are {limits.max_frames}")
+    if rate and not limits.min_fps <= rate <= limits.max_fps:
+        if indexed:
+            raise ClipError("fps_out_of_range", f"{float(rate):.3f}, allowed are {limits.min_fps} to {limits.max_fps}")
+        rate = None  # outside MP4 and AVI the header's rate is a guess; decoding measures
+    return Claims(kind, frames, seconds, rate or USUAL_FPS, cut_short)
 
 
 class Decoder:

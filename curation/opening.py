@@ -18,11 +18,12 @@ from curation.limits import Limits
 
 @dataclass(frozen=True)
 class Source:
-    """An opened file: its bytes, its size in bytes, and a function that tells its present (size, modification time)."""
+    """An opened file: its bytes, its size in bytes, a function that tells its present (size, modification time), bytes to read at once."""
 
     file: BinaryIO
     size: int
     stamp: Callable[[], tuple[int, int]]
+    block: int = 256 << 10  # a call into Python costs little against it; an object store's request is dearer
 
 
 def open_source(uri: str, max_bytes: int = Limits().max_bytes) -> Source:
@@ -72,7 +73,7 @@ def _open_object(uri: str) -> Source:
         return info.size or 0, info.mtime_ns or 0
 
     file = store.open_input_file(path)
-    return Source(cast(BinaryIO, file), file.size(), stamp)
+    return Source(cast(BinaryIO, file), file.size(), stamp, block=1 << 20)
 
 
 def content_id(uri: str, limits: Limits | None = None) -> tuple[str, str, int]:

@@ -73,7 +73,7 @@ class Look:
         flags = {
             f"rotated_{self.rotation}": self.rotation != 0 and not flipped,
             "flipped": flipped,
-            "anamorphic": bool(sar and sar > 0 and sar != 1),
+            "anamorphic": bool(sar and sar > 0 and abs(sar - 1) > 0.02),
             "interlaced": frame.interlaced_frame,
             "hdr": self._hdr,
             "alpha": self._alpha,

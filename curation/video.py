@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
@@ -12,14 +12,12 @@ from av.stream import Discard, Disposition
 
 from curation.clips import ClipError
 from curation.containers import DEMUXERS, SEEKABLE, SNIFF_BYTES, cut_short, is_encrypted, sniff
-from curation.decode import Claims, Decoder
+from curation.decode import Claims, Decoder, claims_of
 from curation.limits import Limits, check_size
 from curation.opening import Source, content_id, open_source
 from curation.pictures import Look, Picture, analysis_size
 
 __all__ = ["Limits", "Picture", "Video", "VideoInfo", "content_id", "open_output", "read_clip"]
-
-_BUFFER = 256 << 10  # libav's read size in bytes: a call into Python costs little against a quarter of a MiB
 
 
 @dataclass(frozen=True)
@@ -55,13 +53,13 @@ class Video:
     """
 
     def __init__(self, uri: str | Source, limits: Limits | None = None, size: int = 256, threads: int = 1) -> None:
-        self.limits, self.size = limits or Limits(), size
+        self.limits, self.size, self._threads = limits or Limits(), size, threads
         self.frames_decoded = 0
         self._source = uri if isinstance(uri, Source) else open_source(uri, self.limits.max_bytes)
         self._container: Any = None
         self._short: str | None = None
         try:
-            self._open(threads)
+            self._open()
         except av.error.FFmpegError as error:
             self.close()
             raise ClipError("truncated" if self._short else "decode_error", f"header: {error}") from error
@@ -84,22 +82,28 @@ class Video:
             self._container.close()
         self._source.file.close()
 
-    def _open(self, threads: int) -> None:
+    def _open(self) -> None:
         file = self._source.file
-        head = file.read(SNIFF_BYTES)
-        kind = sniff(head)
+        kind = sniff(file.read(SNIFF_BYTES))
         self._short = cut_short(kind, file, self._source.size)
         if self._short == "no moov box":
             raise ClipError("truncated", self._short)
         encrypted = is_encrypted(kind, file, self._source.size)
-        file.seek(0)
-        options = {"format_whitelist": DEMUXERS[kind], "protocol_whitelist": "", "max_pixels": str(self.limits.max_pixels), "err_detect": "explode"}
-        self._container = av.open(file, format=DEMUXERS[kind], options=options, buffer_size=_BUFFER, metadata_errors="replace")
-        self.stream = self._pick_stream()
+        self._restart(kind)
         if encrypted:
             raise ClipError("encrypted", "the sample entry is protected (Common Encryption)")
-        self.stream.codec_context.thread_count = threads
         self.info = self._probe(kind)
+
+    def _restart(self, kind: str) -> None:
+        """A container at the file's first byte: where there is no index, a seek cannot be trusted with it."""
+        if self._container is not None:
+            self._container.close()
+        self._source.file.seek(0)
+        options = {"format_whitelist": DEMUXERS[kind], "protocol_whitelist": "", "max_pixels": str(self.limits.max_pixels), "err_detect": "explode"}
+        self._container = av.open(self._source.file, format=DEMUXERS[kind], options=options, buffer_size=self._source.block, metadata_errors="replace")
+        self.stream = self._pick_stream()
+        if self.stream.codec_context is not None:
+            self.stream.codec_context.thread_count = self._threads
 
     def _pick_stream(self) -> Any:
         streams = self._container.streams
@@ -121,22 +125,9 @@ class Video:
             raise ClipError("unsupported_codec", f"{codec}; allowed are {', '.join(limits.codecs)}")
         if context.width or context.height:
             check_size(context.width, context.height, limits)
-        rate = stream.average_rate or stream.guessed_rate
-        length = float(stream.duration * stream.time_base) if stream.duration else None
-        if length is None and self._container.duration:
-            length = self._container.duration / 1e6
-        claimed = min(stream.frames, len(stream.index_entries)) if kind in ("mov", "avi") and stream.frames else None
-        if length is not None and length > limits.max_duration_s:
-            raise ClipError("duration_out_of_range", f"{length:.0f} s, allowed are {limits.max_duration_s:.0f} s")
-        if claimed is not None and claimed > limits.max_frames:
-            raise ClipError("too_many_frames", f"{claimed} claimed, allowed are {limits.max_frames}")
-        if rate and kind in ("mov", "avi") and not limits.min_fps <= rate <= limits.max_fps:
-            raise ClipError("fps_out_of_range", f"{float(rate):.3f}, allowed are {limits.min_fps} to {limits.max_fps}")
+        self._claims = claims_of(self._container, stream, kind, self._short, limits)
         if kind == "matroska" and not stream.average_rate:
-            rate = self._counted_rate()
-        if rate and not limits.min_fps <= rate <= limits.max_fps:
-            rate = None  # outside MP4 and AVI the header's rate is a guess; decoding measures
-        self._claims = Claims(kind, claimed, length, rate or Fraction(25), self._short)
+            self._claims = replace(self._claims, rate=self._counted_rate() or self._claims.rate)
         self._alpha = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(codec) if stream.metadata.get("alpha_mode") == "1" else None
         self._decoder = self._new_decoder()
         frames = self._decoder.frames()
@@ -159,9 +150,10 @@ class Video:
     def _counted_rate(self) -> Fraction | None:
         """Frames per second by counting packets without decoding them, for a Matroska file whose header tells no rate."""
         times = [p.pts for p in itertools.islice(self._container.demux(self.stream), self.limits.max_frames) if p.size and p.pts is not None]
-        self._container.seek(0, backward=True)
+        self._restart("matroska")
         span = (max(times) - min(times)) * self.stream.time_base if times else 0
-        return Fraction(len(times) - 1) / span if span else None
+        rate = Fraction(len(times) - 1) / span if span else None
+        return rate if rate and self.limits.min_fps <= rate <= self.limits.max_fps else None
 
     def _describe(self, codec: str, claims: Claims) -> VideoInfo:
         """The header's claims, with what only a decoded frame tells: rotation, colours, interlacing."""
@@ -251,7 +243,7 @@ class Video:
 
     def _sought(self, start_pts: int) -> Iterator[tuple[int, av.VideoFrame]]:
         """Frames from the last key frame that is shown at or before `start_pts`; nothing if there is none."""
-        self._container.seek(start_pts, stream=self.stream, backward=True)
+        self._seek(start_pts)
         decoder = self._new_decoder()
         for position, (pts, frame) in enumerate(decoder.frames(resume=True)):
             if position == 0 and pts > start_pts:
@@ -261,7 +253,7 @@ class Video:
     def packets(self, start_pts: int, end_pts: int) -> list[Any]:
         """The stream's packets, undecoded, from the last key frame shown at or before `start_pts` to the last that [start_pts, end_pts) needs."""
         self._once()
-        self._container.seek(start_pts if self._claims.kind in SEEKABLE else 0, stream=self.stream, backward=True)
+        self._seek(start_pts)
         kept: list[Any] = []
         for packet in self._container.demux(self.stream):
             if not packet.size or packet.pts is None:
@@ -273,9 +265,19 @@ class Video:
             kept.append(packet)
         return kept
 
+    def _seek(self, pts: int) -> None:
+        """The key frame in front of `pts` where the container has an index, otherwise the start."""
+        if self._claims.kind in SEEKABLE:
+            try:
+                self._container.seek(pts, stream=self.stream, backward=True)
+            except av.error.FFmpegError:
+                self._restart(self._claims.kind)
+        else:
+            self._restart(self._claims.kind)
+
     def _once_more(self) -> Iterator[tuple[int, av.VideoFrame]]:
         """Frames from the start, after a seek that did not find its frame."""
-        self._container.seek(0, backward=True)
+        self._restart(self._claims.kind)
         return self._new_decoder().frames(resume=True)
 
 

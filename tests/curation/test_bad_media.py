@@ -12,7 +12,9 @@ import av
 import cv2
 import numpy as np
 import pytest
+from pyarrow.fs import LocalFileSystem
 
+from curation import opening
 from curation.clips import ClipError
 from curation.decode import Clock
 from curation.limits import Limits
@@ -270,6 +272,33 @@ def test_missing_and_unreadable_files_are_io_errors(tmp_path: Path, monkeypatch:
 
 def test_an_unknown_scheme_is_an_io_error() -> None:
     assert reason("nosuch://bucket/a.mp4") == "io_error"
+
+
+def test_an_object_of_a_store_opens_and_may_not_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_video(tmp_path / "a.mp4")
+    monkeypatch.setattr(opening, "FileSystem", type("Store", (), {"from_uri": staticmethod(lambda uri: (LocalFileSystem(), str(path)))}))
+    assert read("s3://bucket/a.mp4")[0] == [i % 11 for i in range(24)]
+    assert content_id("s3://bucket/a.mp4") == content_id(str(path))
+    with Video("s3://bucket/a.mp4") as video:
+        os.utime(path, ns=(1, 1))
+        with pytest.raises(ClipError) as caught:
+            list(video.pictures())
+    assert caught.value.reason == "source_changed"
+
+
+def test_mutated_files_end_in_pictures_or_a_reason(tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    good = [make_video(tmp_path / name, 12).read_bytes() for name in ("a.mp4", "a.mkv", "a.ts", "a.flv", "a.avi")]
+    outcomes = set()
+    for number in range(200):
+        data = bytearray(good[number % len(good)])
+        for at in random.integers(0, min(len(data), 1500 if number % 2 else len(data)), 1 + number % 7):
+            data[at] = random.integers(0, 256)
+        try:
+            outcomes.add(str(len(read(written(tmp_path / "mutated", bytes(data)))[0])))
+        except ClipError as error:
+            outcomes.add(error.reason)
+    assert {"12", "decode_error"} <= outcomes
 
 
 def test_a_file_above_the_cap_is_not_read(tmp_path: Path) -> None:

@@ -171,8 +171,9 @@ def test_a_copy_says_where_the_clip_begins(name: str, tmp_path: Path) -> None:
     assert got[7:17] == [i % 11 for i in range(27, 37)]
 
 
-def test_what_an_mp4_cannot_hold_is_not_copied(tmp_path: Path) -> None:
-    path = make_video(tmp_path / "a.webm", 12, "libvpx", options={"deadline": "realtime"})
+@pytest.mark.parametrize(("name", "codec"), [("a.webm", "libvpx"), ("a.h264", "libx264")])
+def test_what_an_mp4_cannot_hold_or_has_no_times_is_not_copied(name: str, codec: str, tmp_path: Path) -> None:
+    path = make_video(tmp_path / name, 12, codec, form="h264" if name == "a.h264" else None)
     pts = times_of(path)
     with pytest.raises(ClipError) as caught:
         cut(str(path), pts[0], pts[5], CutConfig(mode="copy"))
@@ -252,3 +253,18 @@ def test_copied_rows_say_where_they_begin(before: pa.Table) -> None:
 def test_settings_are_strict(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="validation error"):
         CutConfig(**bad)
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("a.mp4", {"codec": "libsvtav1", "options": {"preset": "8", "svtav1-params": "keyint=16:lp=1"}}),
+        ("a.webm", {"codec": "libvpx-vp9", "options": {"deadline": "realtime", "cpu-used": "8", "g": "15"}}),
+        ("a.avi", {"codec": "mpeg4", "options": {"g": "12", "b": "6000000"}}),
+    ],
+)
+def test_every_codec_that_an_mp4_holds_is_copied(name: str, made: dict[str, Any], tmp_path: Path) -> None:
+    path = make_video(tmp_path / name, 40, **made)
+    pts = times_of(path)
+    mp4 = cut(str(path), pts[20], pts[30], CutConfig(mode="copy"))
+    assert shown(mp4, tmp_path)[0][mp4.start_frame : mp4.start_frame + 10] == [i % 11 for i in range(20, 30)]
