@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,13 @@ def test_only_video_py_opens_media(path: Path) -> None:
 
 def test_pipelines_shadow_no_standard_library_module() -> None:
     assert {path.stem for path in (ROOT / "pipelines").glob("*.py")} & sys.stdlib_module_names == set()
+
+
+def test_every_data_file_is_packaged() -> None:
+    packaged = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["package-data"]
+    for folder in MAY_IMPORT:
+        data = [path.relative_to(ROOT / folder) for path in (ROOT / folder).rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+        assert [path for path in data if not any(path.match(pattern) for pattern in packaged.get(folder, []))] == []
 
 
 def test_no_drawer_for_everything() -> None:
