@@ -101,6 +101,24 @@ class Claims:
     cut_short: str | None
 
 
+@dataclass(frozen=True)
+class VideoInfo:
+    """What the header says, after checks. Sizes in px, display size with rotation and pixel aspect applied."""
+
+    container: str
+    codec: str
+    width: int
+    height: int
+    coded_width: int
+    coded_height: int
+    rotation: int
+    fps: float
+    time_base: Fraction
+    duration_s: float | None
+    frames_claimed: int | None
+    notes: tuple[str, ...]
+
+
 def claims_of(container: Any, stream: Any, kind: str, cut_short: str | None, limits: Limits) -> Claims:
     """What the header claims, held against the limits.
 

@@ -163,6 +163,10 @@ class Picture:
         """The picture as uint8 [H, W, 3] R'G'B' in [0, 255]."""
         return self._look.rgb(self._small)
 
+    def rgb_luma(self) -> U8:
+        """uint8 [H, W]: luma of `rgb()` with the weights of `Frames.luma`; differs from `luma` where the video is BT.709."""
+        return ((self.rgb().astype(np.uint16) @ np.array([77, 150, 29], np.uint16)) >> 8).astype(np.uint8)
+
     def thumb(self, width: int, height: int) -> U8:
         """The picture as uint8 [height, width, 3] RGB, area-resized whatever its aspect."""
         return self._look.thumb(self._small, width, height)

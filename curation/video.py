@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
@@ -12,30 +12,12 @@ from av.stream import Discard, Disposition
 
 from curation.clips import ClipError
 from curation.containers import DEMUXERS, SEEKABLE, SNIFF_BYTES, cut_short, is_encrypted, sniff
-from curation.decode import Claims, Decoder, claims_of
+from curation.decode import Claims, Decoder, VideoInfo, claims_of
 from curation.limits import Limits, check_size
 from curation.opening import Source, content_id, open_source
 from curation.pictures import Look, Picture, analysis_size
 
 __all__ = ["Limits", "Picture", "Video", "VideoInfo", "content_id", "open_output", "read_clip"]
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What the header says, after checks. Sizes in px, display size with rotation and pixel aspect applied."""
-
-    container: str
-    codec: str
-    width: int
-    height: int
-    coded_width: int
-    coded_height: int
-    rotation: int
-    fps: float
-    time_base: Fraction
-    duration_s: float | None
-    frames_claimed: int | None
-    notes: tuple[str, ...]
 
 
 class Video:
@@ -132,6 +114,7 @@ class Video:
         self._decoder = self._new_decoder()
         frames = self._decoder.frames()
         self._first = next(frames)
+        self.first_pts = self._first[0]
         self._frames: Iterator[tuple[int, av.VideoFrame]] | None = frames
         return self._describe(codec, self._claims)
 
@@ -148,7 +131,7 @@ class Video:
         return Decoder(self._container, self.stream, decode, self._claims, self.limits, self._source.stamp)
 
     def _counted_rate(self) -> Fraction | None:
-        """Frames per second by counting packets without decoding them, for a Matroska file whose header tells no rate."""
+        """Frames per second by counting packets, not decoding them, for a Matroska file whose header tells no rate."""
         times = [p.pts for p in itertools.islice(self._container.demux(self.stream), self.limits.max_frames) if p.size and p.pts is not None]
         self._restart("matroska")
         span = (max(times) - min(times)) * self.stream.time_base if times else 0
@@ -181,11 +164,6 @@ class Video:
     def look(self, fit: Callable[[int, int], tuple[int, int]]) -> Look:
         """How this video's frames become upright pictures of `fit(display width, display height)` px."""
         return Look(self._first[1], self.stream.sample_aspect_ratio or self.stream.codec_context.sample_aspect_ratio, fit)
-
-    @property
-    def first_pts(self) -> int:
-        """The first frame's presentation time in time_base units."""
-        return self._first[0]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -230,25 +208,36 @@ class Video:
         Raises:
             ClipError, ValueError: as `pictures`.
         """
-        frames = self._once()
+        frames, done = self._once(), start_pts - 1
         if start_pts > self.first_pts and self._claims.kind in SEEKABLE:
-            sought = self._sought(start_pts)
-            head = next((item for item in sought if item[0] >= start_pts), None)
-            frames = self._once_more() if head is None or head[0] != start_pts else itertools.chain([head], sought)
+            try:
+                for pts, frame in self._sought(start_pts):
+                    if pts >= end_pts:
+                        return
+                    yield pts, frame
+                    done = pts
+                if done >= start_pts:
+                    return
+            except ClipError as error:
+                if error.reason != "decode_error":  # an open group's leading frames may lack what they refer to
+                    raise
+            self._restart(self._claims.kind)
+            frames = self._new_decoder().frames(resume=True)
         for pts, frame in frames:
             if pts >= end_pts:
                 return
-            if pts >= start_pts:
+            if pts > done:
                 yield pts, frame
 
     def _sought(self, start_pts: int) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Frames from the last key frame that is shown at or before `start_pts`; nothing if there is none."""
+        """Frames from `start_pts` on after a seek; none if no frame is shown just then or the clock had to be mended on the way."""
         self._seek(start_pts)
         decoder = self._new_decoder()
-        for position, (pts, frame) in enumerate(decoder.frames(resume=True)):
-            if position == 0 and pts > start_pts:
-                return
-            yield pts, frame
+        frames = itertools.dropwhile(lambda item: item[0] < start_pts, decoder.frames(resume=True))
+        head = next(frames, None)
+        if head is not None and head[0] == start_pts and "timestamps_repaired" not in decoder.notes:
+            yield head
+            yield from frames
 
     def packets(self, start_pts: int, end_pts: int) -> list[Any]:
         """The stream's packets, undecoded, from the last key frame shown at or before `start_pts` to the last that [start_pts, end_pts) needs."""
@@ -274,11 +263,6 @@ class Video:
                 self._restart(self._claims.kind)
         else:
             self._restart(self._claims.kind)
-
-    def _once_more(self) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Frames from the start, after a seek that did not find its frame."""
-        self._restart(self._claims.kind)
-        return self._new_decoder().frames(resume=True)
 
 
 def _decode(packet: Any) -> list[av.VideoFrame]:
