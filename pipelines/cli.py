@@ -1,6 +1,7 @@
 """The console script `pan`: one place for every command; nothing heavy is imported before a command needs it."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -162,6 +163,9 @@ def main() -> None:
     """Run `pan`; a user's fault prints what, where and why, and exits with 2; no storage, with 5."""
     try:
         app()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ValueError as error:
         print(f"pan: {error}", file=sys.stderr)
         sys.exit(Exit.USAGE)

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from curation.clips import table_of
 from curation.ledger import FrozenLedger
@@ -15,6 +17,7 @@ from curation.plan import write_plan
 from curation.sink import Ledger
 from curation.verify import verify
 from pipelines import explain, inspect_shards, publish, recipe, status
+from pipelines.cli import app
 from pipelines.exits import Exit
 from pipelines.outcome import outcome
 from pipelines.run import RESOLVED, ended
@@ -227,3 +230,38 @@ def test_what_is_no_output_is_the_users_fault(tmp_path: Path) -> None:
 
 def test_the_fixture_is_a_sound_output(packed: Path) -> None:
     assert verify(packed, fast=True).problems == []
+
+
+def pan(*args: str) -> tuple[int, Any]:
+    """`pan args --json` in this process: exit code and what it printed."""
+    done = CliRunner().invoke(app, [*args, "--json"])
+    return done.exit_code, json.loads(done.stdout) if done.stdout else done.exception
+
+
+def test_every_reading_command_prints_one_json_value(packed: Path) -> None:
+    out = str(packed)
+    assert pan("status", out)[1]["state"] == "complete"
+    assert pan("explain", out, "02")[1]["reasons"] == ["static"]
+    assert pan("inspect", out)[1]["clips"]["kept"] == 2
+    assert [row["clip_id"] for row in pan("inspect", out, "ls", "--where", "kept", "--sort", "-start_s", "--limit", "1")[1]] == [ROWS[1]["clip_id"]]
+    assert pan("inspect", out, "show", "01")[1]["kept"] is True
+    assert pan("verify", out, "--fast")[1]["ok"] is True
+
+
+def test_verify_ends_with_3_where_a_byte_has_changed(packed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(packed, out, symlinks=True)
+    (shard,) = out.glob("packs/*/train/*.tar")
+    shard.chmod(0o644)
+    data = bytearray(shard.read_bytes())
+    data[700] ^= 1
+    shard.write_bytes(bytes(data))
+    code, told = pan("verify", str(out))
+    assert (code, told["ok"]) == (3, False)
+    assert {problem["kind"] for problem in told["problems"]} >= {"sha256"}
+
+
+def test_verify_of_what_is_no_output_is_the_users_fault(tmp_path: Path) -> None:
+    code, error = pan("verify", str(tmp_path))
+    assert code == 1  # typer's runner: main() turns the ValueError into 2
+    assert isinstance(error, ValueError)
