@@ -230,14 +230,19 @@ class Video:
                 yield pts, frame
 
     def _sought(self, start_pts: int) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Frames from `start_pts` on after a seek; none if no frame is shown just then or the clock had to be mended on the way."""
-        self._seek(start_pts)
-        decoder = self._new_decoder()
-        frames = itertools.dropwhile(lambda item: item[0] < start_pts, decoder.frames(resume=True))
-        head = next(frames, None)
-        if head is not None and head[0] == start_pts and "timestamps_repaired" not in decoder.notes:
-            yield head
-            yield from frames
+        """Frames from `start_pts` on after a seek; none if no frame is shown just then or the clock had to be mended on the way.
+
+        The key frame in front of a time may be shown after it, with leading frames that cannot be decoded: then an earlier one serves.
+        """
+        for earlier_s in (0, 1, 12):
+            self._seek(max(self.first_pts, start_pts - int(earlier_s / self.stream.time_base)))
+            decoder = self._new_decoder()
+            frames = itertools.dropwhile(lambda item: item[0] < start_pts, decoder.frames(resume=True))
+            head = next(frames, None)
+            if head is not None and head[0] == start_pts and "timestamps_repaired" not in decoder.notes:
+                yield head
+                yield from frames
+                return
 
     def packets(self, start_pts: int, end_pts: int) -> list[Any]:
         """The stream's packets, undecoded, from the last key frame shown at or before `start_pts` to the last that [start_pts, end_pts) needs."""

@@ -290,3 +290,26 @@ def test_the_file_is_closed_when_opening_fails(tmp_path: Path) -> None:
         with pytest.raises(ClipError):
             Video(str(path))
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_luma_of_rgb_has_the_weights_of_frames(tmp_path: Path) -> None:
+    high, low = (first_picture(in_matrix(m, m if m == 1 else 6)(tmp_path / f"{m}.mp4", (128, 96)))[0] for m in (1, 5))
+    expected = (77 * COLOUR[0] + 150 * COLOUR[1] + 29 * COLOUR[2]) / 256
+    for picture in (high, low):
+        assert abs(float(picture.rgb_luma().mean()) - expected) < 3
+    assert abs(float(low.luma.mean()) - expected) < 3
+    assert abs(float(high.luma.mean()) - (0.2126 * COLOUR[0] + 0.7152 * COLOUR[1] + 0.0722 * COLOUR[2])) < 3
+
+
+@pytest.mark.parametrize("kind", ["open gop", "open gop, hevc", "fragmented", "b-pyramid, gop 250"])
+def test_a_clip_is_sought_and_not_read_from_the_start(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, made = MADE[kind]
+    path = make_video(tmp_path / name, 60, **made)
+    pts = [p for _, p, _, _ in whole(path)]
+    restarts: list[str] = []
+    restart = Video._restart
+    monkeypatch.setattr(Video, "_restart", lambda video, kind: (restarts.append(kind), restart(video, kind)))
+    for start in (11, 12, 23, 47):
+        restarts.clear()
+        assert [p.pts for p in read_clip(str(path), pts[start], pts[start + 2])] == pts[start : start + 2]
+        assert restarts == ["mov"]
