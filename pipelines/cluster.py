@@ -5,8 +5,10 @@ import os
 import secrets
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from curation.stage import Stage
+if TYPE_CHECKING:
+    from curation.stage import Stage
 
 log = logging.getLogger("pan.cluster")
 
@@ -50,7 +52,7 @@ def connect(cpus: int | None = None) -> None:
     ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
 
 
-def unsatisfiable(stages: Sequence[Stage]) -> list[str]:
+def unsatisfiable(stages: "Sequence[Stage]") -> list[str]:
     """One sentence for each stage that this cluster could never run; empty = all can run.
 
     Ray Data waits for ever for resources that do not come; so they are counted before anything runs. An actor pool holds its
