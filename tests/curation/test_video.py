@@ -308,7 +308,12 @@ def test_a_clip_is_sought_and_not_read_from_the_start(kind: str, tmp_path: Path,
     pts = [p for _, p, _, _ in whole(path)]
     restarts: list[str] = []
     restart = Video._restart
-    monkeypatch.setattr(Video, "_restart", lambda video, kind: (restarts.append(kind), restart(video, kind)))
+
+    def counted(video: Video, kind: str) -> None:
+        restarts.append(kind)
+        restart(video, kind)
+
+    monkeypatch.setattr(Video, "_restart", counted)
     for start in (11, 12, 23, 47):
         restarts.clear()
         assert [p.pts for p in read_clip(str(path), pts[start], pts[start + 2])] == pts[start : start + 2]
