@@ -61,7 +61,7 @@ def test_arrows_only_fall(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_line_one_is_a_one_sentence_docstring(path: Path) -> None:
     first = path.read_text("utf-8").splitlines()[0]
-    assert re.fullmatch(r'"""\S.*[.:]"""', first), first
+    assert re.fullmatch(r'"""\S.*[.:](""")?', first), first  # more may follow below
 
 
 def test_no_import_circle() -> None:
