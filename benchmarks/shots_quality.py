@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import importlib.util
 import json
+import pickle
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import shot_edits
 
-from curation.boundaries import NET_CONTEXT, Boundary, BoundaryFinder, Candidate, ShotConfig
+from curation.boundaries import Boundary, BoundaryFinder, Candidate, ShotConfig, net_rows
 from curation.clips import ClipError
 from curation.evidence import CUT_FEATURES, GRADUAL_FEATURES
 from curation.frames import F32, U8
@@ -133,6 +134,21 @@ def find(thumbs: Iterable[U8], models: Mapping[str, Sequence[float]], config: Sh
     return found + finder.flush()
 
 
+def collect(items: Sequence[Item], config: ShotConfig, cache: Path | None) -> None:
+    """Fills in every item's candidates; with a cache, once for each state of the files that make them."""
+    code = b"".join((Path(__file__).parents[1] / "curation" / f"{n}.py").read_bytes() for n in ("signals", "evidence"))
+    key = hashlib.sha256(code + repr((config, [(i.name, len(i.thumbs)) for i in items])).encode()).hexdigest()[:16]
+    kept = cache / f"candidates_{key}.pickle" if cache else None
+    if kept is not None and kept.exists():
+        for item, found in zip(items, pickle.loads(kept.read_bytes()), strict=True):
+            item.candidates = found
+        return
+    for item in items:
+        find(item.thumbs, SILENT, config.model_copy(update={"transnet": False}), lambda: None, item.candidates.append)
+    if kept is not None:
+        kept.write_bytes(pickle.dumps([i.candidates for i in items]))
+
+
 def truth(item: Item, c: Candidate) -> int | None:
     """1, 0, or None where the label does not say."""
     touched = any(c.centre - c.half - 2 <= b and c.centre + c.half + 2 >= a for a, b in item.soft)
@@ -197,15 +213,15 @@ def fit(items: Sequence[Item], config: ShotConfig, net: Callable[[], Any]) -> di
 
 def ask(item: Item, c: Candidate, net: Callable[[], Any]) -> float:
     """What the finder would ask of the network about a candidate."""
-    reach = c.half + NET_CONTEXT
-    at = np.clip(np.arange(c.centre - reach, c.centre + reach), 0, len(item.thumbs) - 1)
-    return float(net().logits([item.thumbs[i] for i in at])[NET_CONTEXT - 2 : -NET_CONTEXT + 2].max())
+    shown, inner = net_rows(c.centre, c.half)
+    return float(net().logits([item.thumbs[i] for i in np.clip(shown, 0, len(item.thumbs) - 1)])[inner].max())
 
 
 def score(corpus: Path, found: Mapping[str, list[Boundary]]) -> dict[str, Any]:
     """The corpus' own scorer on our boundaries."""
     spec = importlib.util.spec_from_file_location("score_shots", corpus / "score_shots.py")
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     scorer = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(scorer)
     total = dict.fromkeys(("hard", "hard_hit", "soft", "soft_hit", "false"), 0)
@@ -238,8 +254,7 @@ def main() -> None:
     config, net = ShotConfig(), lambda: CachedNet(folder)
     videos = labelled(args.corpus, args.cache)
     items = [*videos, *edited(videos)]
-    for item in items:
-        find(item.thumbs, SILENT, config.model_copy(update={"transnet": False}), net, item.candidates.append)
+    collect(items, config, args.cache)
     print(f"{len(videos)} videos, {sum(len(v.thumbs) for v in videos)} frames, {sum(len(i.candidates) for i in items)} candidates", flush=True)
     left_out: dict[str, list[Boundary]] = {}
     for fold in range(FOLDS):
@@ -259,7 +274,7 @@ def main() -> None:
     asked: list[Candidate] = []
     now = score(args.corpus, {v.name: find(v.thumbs, models, config, net, asked.append) for v in videos})
     print("  ", {k: round(v, 3) for k, v in now.items()})
-    share = sum(2 * (c.half + NET_CONTEXT) for c in asked if c.net is not None) / sum(len(v.thumbs) for v in videos)
+    share = sum(len(net_rows(0, c.half)[0]) for c in asked if c.net is not None) / sum(len(v.thumbs) for v in videos)
     print(f"   frames shown to the network: {share:.3f} of all")
     figures |= {n: {"value": round(now[n], 4), "target": t, "met": now[n] >= t} for n, t in TARGETS.items()}
     figures["network_share"] = {"value": round(share, 4), "target": 0.15, "met": share <= 0.15}

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from curation.config import Config
-from curation.evidence import HALF_WIDTHS, Window, burst_map, cut_features, gradual_features, gradual_maps
+from curation.evidence import HALF_WIDTHS, I64, Window, burst_map, cut_features, gradual_features, gradual_maps
 from curation.frames import F32
 from curation.shot_model import CLIP, MODELS, logit
 from curation.signals import SMALL, Measured
@@ -235,10 +235,9 @@ class BoundaryFinder:
 
     def _ask(self, window: Window, row: int, w: int) -> float:
         self._net = self._net or self._make_net()
-        reach = w + NET_CONTEXT
-        rows = np.clip(np.arange(row - reach, row + reach), 0, len(window) - 1)
-        logits = self._net.logits([window.thumbs[r] for r in rows])
-        return float(logits[reach - w - 2 : reach + w + 2].max())
+        rows, inner = net_rows(row, w)
+        logits = self._net.logits([window.thumbs[r] for r in np.clip(rows, 0, len(window) - 1)])
+        return float(logits[inner].max())
 
     def _flat(self, first: int, last: int) -> bool:
         """Whether all frames first..last are of one colour."""
@@ -251,6 +250,17 @@ class BoundaryFinder:
             self._rows, self._small = self._rows[drop:], self._small[drop:]
             self._maps = {w: m[drop:] for w, m in self._maps.items()}
             self._base += drop
+
+
+def net_rows(centre: int, w: int) -> tuple[I64, slice]:
+    """The rows that TransNetV2 is shown for a candidate, and the part of its answer that counts.
+
+    Wide transitions are shown at every second frame: the network was trained on dissolves of up to 30 frames, and 64 rows keep its memory small.
+    """
+    stride, reach = (1, w + NET_CONTEXT) if w <= 8 else (2, w + NET_CONTEXT + 8)
+    rows = np.arange(centre - reach, centre + reach, stride)
+    edge = NET_CONTEXT - 2 if stride == 1 else (NET_CONTEXT + 8) // 2 - 1
+    return rows, slice(edge, len(rows) - edge)
 
 
 def peaks(score: F32, low: float, first: int, until: int) -> list[tuple[int, int]]:

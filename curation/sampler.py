@@ -123,9 +123,14 @@ class Sampler:
         if self._unanswered(last[1].time_s, end_s) and samples[-1].index < last[0]:
             samples.append(_Sample(last[0], last[1], last[1].time_s + self.neighbour_s))
         pairs = [(s.picture, self._neighbour(s, last)) for s in samples]
+        luma = pairs[0][0].luma
+        # Filled in place: lists of pictures beside their stack would double the peak.
+        rgb, later = np.empty((len(pairs), *luma.shape, 3), np.uint8), np.empty((len(pairs), *luma.shape), np.uint8)
+        for i, (picture, neighbour) in enumerate(pairs):
+            rgb[i], later[i] = picture.rgb(), (neighbour or picture).luma
         return Frames(
-            rgb=np.stack([p.rgb() for p, _ in pairs]),
-            next_luma=np.stack([(n or p).luma for p, n in pairs]),
+            rgb=rgb,
+            next_luma=later,
             time_s=np.array([p.time_s for p, _ in pairs], np.float64),
             dt_s=np.array([n.time_s - p.time_s if n else 0.0 for p, n in pairs], np.float32),
             fps=self.fps,

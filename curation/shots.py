@@ -79,6 +79,12 @@ class _Open:
         if self.sampler is not None:
             self.sampler.add(picture, measured.signals())
 
+    def take_frames(self, end_s: float) -> bytes:
+        """The blob of a shot's frames before `end_s`; the pictures it was made of are let go before it is made."""
+        assert self.sampler is not None
+        frames, self.sampler = self.sampler.close(end_s), None
+        return frames.to_bytes()
+
 
 @dataclass
 class _End:
@@ -112,8 +118,7 @@ class _Split:
             with Video(self.row["video_uri"], limits=self.limits, size=self.config.size) as video:
                 try:
                     self._columns = _columns(video.info)
-                    for row in self._rows(video):
-                        yield table_of([row])
+                    yield from self._rows(video)
                 finally:
                     decoded = video.frames_decoded
         except ClipError as error:
@@ -129,7 +134,7 @@ class _Split:
         stages = [*(self.row["stages"] or []), "split"]
         yield table_of([{**self.row, **self._columns, **outcome, "stats": json.dumps(stats), "stages": stages}])
 
-    def _rows(self, video: Video) -> Iterator[dict[str, Any]]:
+    def _rows(self, video: Video) -> Iterator[pa.Table]:
         meter, finder, last = Meter(), BoundaryFinder(self.config.shots), None
         usual_s = 1 / (video.info.fps or 25.0)
         for picture in video.pictures():
@@ -149,11 +154,11 @@ class _Split:
         self.boundaries += boundaries
         self._ahead.extend(boundaries)
 
-    def _settle(self, until: int) -> Iterator[dict[str, Any]]:
+    def _settle(self, until: int) -> Iterator[pa.Table]:
         while self._waiting and self._waiting[0][0].index < until:
             yield from self._take(*self._waiting.popleft())
 
-    def _take(self, picture: Picture, measured: Measured) -> Iterator[dict[str, Any]]:
+    def _take(self, picture: Picture, measured: Measured) -> Iterator[pa.Table]:
         """Gives a settled frame to the open stretch, or closes that and opens the next."""
         margin, index = self.config.margin_frames, picture.index
         while self._ahead and self._ahead[0].last + margin < index:
@@ -169,7 +174,7 @@ class _Split:
             now = self._open = _Open(picture, sampler, shot_goes_on)
         now.add(picture, measured)
 
-    def _close(self, end: _End) -> Iterator[dict[str, Any]]:
+    def _close(self, end: _End) -> Iterator[pa.Table]:
         """The open stretch's rows: a clip and what the grid leaves over, or a row that says why there is none."""
         now, self._open = self._open, None
         if now is None:
@@ -186,15 +191,14 @@ class _Split:
         end_s = min(whole.time_s + grid_s(chunks), end.time_s)
         count = bisect_left(now.times, end_s - SAME_S)
         left = _End(now.times[count], now.pts[count], whole.frame + count) if count < len(now.times) else end
-        frames = now.sampler.close(end_s)
-        yield self._row(whole, _End(end_s, left.pts, left.frame), chunks=chunks, frames=frames.to_bytes())
+        yield self._row(whole, _End(end_s, left.pts, left.frame), chunks=chunks, frames=now.take_frames(end_s))
         if left.frame < end.frame:
             yield self._row(left, end, reject=["remainder"])
 
-    def _row(self, start: _End, end: _End, **rest: Any) -> dict[str, Any]:
+    def _row(self, start: _End, end: _End, **rest: Any) -> pa.Table:
         self._clips += 1
         time_base = self._columns["time_base"]
-        return {
+        row = {
             **{name: self.row[name] for name in ("video_id", "video_uri", "provenance")},
             **self._columns,
             "clip_id": clip_id(self.row["video_id"], start.pts, end.pts, time_base, self.digest),
@@ -209,6 +213,7 @@ class _Split:
             "stages": [*(self.row["stages"] or []), "split"],
             **rest,
         }
+        return table_of([row])
 
 
 def _columns(info: VideoInfo) -> dict[str, Any]:
