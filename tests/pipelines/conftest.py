@@ -83,9 +83,10 @@ Tree = Callable[[Path], dict[str, bytes]]
 
 @pytest.fixture(scope="session")
 def published() -> Tree:
-    """What a reader of an output sees: every file but `_run`, with its bytes."""
+    """What a reader of an output sees: every file but `_run` and the page for people, which names the output's place."""
 
     def tree(out: Path) -> dict[str, bytes]:
-        return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file() and "_run" not in p.parts and not p.is_symlink()}
+        files = [p for p in sorted(out.rglob("*")) if p.is_file() and not p.is_symlink() and "_run" not in p.parts and p.name != "report.html"]
+        return {str(p.relative_to(out)): p.read_bytes() for p in files}
 
     return tree
