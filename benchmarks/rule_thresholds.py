@@ -4,10 +4,9 @@
 
 Clips are the labelled shots themselves, two frames off at each cut, in consecutive pieces on the grid 1 + 40 N frames at 16 per second, so that no
 fault of the shot detector is counted here. The rules are chosen one after the other, each for what those before let pass. A threshold
-stands where it makes the fewest mistakes, in the middle of the widest such gap; a good clip lost weighs as much as two bad ones let
-pass, since later stages can still stop those. Where nothing labelled lies beyond what is to be kept, it stands halfway to the
-score's end. The three rules on a calm scene share one threshold. For the left-out figures the videos are dealt into N groups
-(default: each its own), the choice is made anew without each group, and that group is judged by it.
+stands where it makes the fewest mistakes, in the middle of the widest such gap. Where nothing labelled lies beyond what is to be
+kept, it stands halfway to the score's end. For the left-out figures the videos are dealt into N groups (default: each its own),
+the choice is made anew without each group, and that group is judged by it.
 """
 
 import argparse
@@ -37,23 +36,26 @@ LABELS = Path("../shared/corpus/dev/labels.jsonl")
 ENTRIES = tuple(entry for entry in CATALOG if entry.stage == "rules")
 TRIM_FRAMES, MOST_CHUNKS = 2, 10
 
-#: The label reasons that a threshold stands for, and the end of its score's scale, towards which it moves where the labels leave it free.
-VICES: dict[str, tuple[set[str], float]] = {
-    "camera.calm": ({"static", "uniform_pan", "uniform_zoom"}, 1.0),
-    "motion.low": ({"static"}, 0.0),
-    "motion.static_share_high": ({"static"}, 1.0),
-    "motion.high": ({"extreme_motion"}, 1.5),
-    "motion.flicker_high": ({"flashing"}, 1.0),
-    "color.head_high": ({"pure_color_or_fade"}, 1.0),
-    "color.tail_high": ({"pure_color_or_fade"}, 1.0),
-    "color.anywhere_high": ({"pure_color_or_fade"}, 1.0),
-    "quality.sharpness_low": ({"low_quality"}, 0.0),
-    "quality.brisque_high": ({"low_quality"}, 100.0),
-    "quality.dark_high": ({"low_quality"}, 1.0),
-    "quality.bright_high": ({"low_quality"}, 1.0),
+CALM = {"static", "uniform_pan", "uniform_zoom"}
+
+#: The label reasons that a threshold stands for; the end of its score's scale, towards which it moves where the labels leave it free; how many
+#: bad clips let pass weigh as much as a good one lost: more for `quality`, whose measures are trained on photographs and judge few clips here.
+VICES: dict[str, tuple[set[str], float, int]] = {
+    "quality.sharpness_low": ({"low_quality"}, 0.0, 3),
+    "camera.still_high": (CALM, 1.0, 1),
+    "camera.pan_high": (CALM, 1.0, 1),
+    "camera.zoom_high": (CALM, 1.0, 1),
+    "motion.low": ({"static"}, 0.0, 1),
+    "motion.static_share_high": ({"static"}, 1.0, 1),
+    "motion.high": ({"extreme_motion"}, 1.5, 1),
+    "motion.flicker_high": ({"flashing"}, 1.0, 1),
+    "color.head_high": ({"pure_color_or_fade"}, 1.0, 1),
+    "color.tail_high": ({"pure_color_or_fade"}, 1.0, 1),
+    "color.anywhere_high": ({"pure_color_or_fade"}, 1.0, 1),
+    "quality.brisque_high": ({"low_quality"}, 100.0, 3),
+    "quality.dark_high": ({"low_quality"}, 1.0, 3),
+    "quality.bright_high": ({"low_quality"}, 1.0, 3),
 }
-LOST = 2
-CALM = ("still_high", "pan_high", "zoom_high")
 WANTED = ("static", "uniform_pan", "uniform_zoom", "pure_color_or_fade", "extreme_motion")
 Thresholds = Mapping[str, Mapping[str, float]]
 
@@ -143,25 +145,28 @@ def choose(clips: Sequence[Clip]) -> Thresholds:
     """A threshold for each rule (module docstring)."""
     chosen: dict[str, dict[str, float]] = defaultdict(dict)
     left = list(clips)
-    for name, (vices, end) in VICES.items():
+    for name, (vices, end, lost) in VICES.items():
         filter_, key = name.split(".")
         entry = next(entry for entry in ENTRIES if entry.name == filter_)
-        rules = [rule for rule in entry.rules if rule.key == key or (key == "calm" and rule.key in CALM)]
-        sign = -1.0 if rules[0].low is not None else 1.0
-        value = [sign * max(clip.scores[rule.score] for rule in rules) for clip in left]
+        rule = next(rule for rule in entry.rules if rule.key == key)
+        sign = -1.0 if rule.low is not None else 1.0
+        value = [sign * clip.scores[rule.score] for clip in left]
         good = sorted(v for v, clip in zip(value, left, strict=True) if clip.keep == "yes")
         bad = sorted(v for v, clip in zip(value, left, strict=True) if clip.keep == "no" and clip.vices & vices)
-        bound = cut(good, bad, sign * end)
-        chosen[filter_] |= {rule.key: round(sign * bound, 6) for rule in rules}
+        bound = cut(good, bad, sign * end, lost)
+        chosen[filter_][key] = round(sign * bound, 6)
         left = [clip for v, clip in zip(value, left, strict=True) if v <= bound]
     return chosen
 
 
-def cut(good: Sequence[float], bad: Sequence[float], end: float) -> float:
-    """Where fewest of `good` lie above and fewest of `bad` below, `LOST` to one: the middle of the widest gap; towards `end` where no bad lies above."""
+def cut(good: Sequence[float], bad: Sequence[float], end: float, lost: int) -> float:
+    """Where fewest of `good` lie above and fewest of `bad` below, `lost` of these to one of those: the middle of the widest such gap.
+
+    Where no bad one lies above the good, the gap reaches to `end`.
+    """
     edges = sorted({*good, *bad, max(end, *good)})
     gaps = list(itertools.pairwise(edges))
-    mistakes = [LOST * sum(g >= high for g in good) + sum(b <= low for b in bad) for low, high in gaps]
+    mistakes = [lost * sum(g >= high for g in good) + sum(b <= low for b in bad) for low, high in gaps]
     low, high = max((gap for gap, n in zip(gaps, mistakes, strict=True) if n == min(mistakes)), key=lambda gap: gap[1] - gap[0])
     return (low + high) / 2
 

@@ -77,7 +77,7 @@ class Camera:
     corners: int = 200
     trusted: int = 8
     texture: float = 3.0
-    misfit: float = 0.04
+    misfit: float = 0.02
     slow: float = 0.01
     faint: float = 0.01
 
