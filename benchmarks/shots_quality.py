@@ -199,15 +199,15 @@ def fit(items: Sequence[Item], config: ShotConfig, net: Callable[[], Any]) -> di
     models = {}
     for kind in ("cut", "blend", "burst"):
         models[kind] = fit_pixels(items, kind)
-        asked, (low, high) = list[tuple[float, float, int]](), getattr(config, f"unsure_{kind}")
+        asked, (low, high) = list[tuple[float, float, float, float]](), getattr(config, f"unsure_{kind}")
         for fold in sorted({i.fold for i in items}):
             weights = np.array(fit_pixels([i for i in items if i.fold != fold], kind))
             for item, c, y in rows([i for i in items if i.fold == fold and (i.labelled or i.name.endswith((".1", ".2")))], kind):
                 pixels = float(weights[0] + c.features @ weights[1:])
                 if low - 1 < pixels < high + 1:
-                    asked.append((float(np.clip(pixels, -CLIP, CLIP)), ask(item, c, net), y))
+                    asked.append((float(np.clip(pixels, -CLIP, CLIP)), ask(item, c, net), y, 1.0 if item.labelled else EDITED_WEIGHT / 3))
         data = np.array(asked, np.float64)
-        models[f"{kind}_net"] = logistic(data[:, :2], data[:, 2], np.ones(len(data)), 0.1)
+        models[f"{kind}_net"] = logistic(data[:, :2], data[:, 2], data[:, 3], 0.1)
     return models
 
 
