@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from curation.stage import Stage
 
+ATTEMPTS = 3
 log = logging.getLogger("pan.cluster")
 
 
@@ -35,7 +36,7 @@ def connect(cpus: int | None = None) -> None:
 
     Raises:
         ValueError: `cpus` was given for a cluster that is already there.
-        ConnectionError: the named cluster does not answer.
+        ConnectionError: the named cluster does not answer, or no local Ray comes up.
     """
     import ray
 
@@ -49,7 +50,15 @@ def connect(cpus: int | None = None) -> None:
             log.warning("joining %s without RAY_AUTH_MODE=token: whoever reaches an open Ray cluster can run code on it", address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
         return
-    ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+    for attempt in range(ATTEMPTS):
+        try:
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+            return
+        except Exception as error:  # Ray raises a bare Exception where a process of its own came up too late
+            ray.shutdown()
+            if attempt == ATTEMPTS - 1 or "startup" not in str(error):
+                raise ConnectionError(f"Ray did not start on this machine in {ATTEMPTS} attempts: {error}") from error
+            log.warning("Ray did not come up in time, as happens on a busy machine; trying again")
 
 
 def unsatisfiable(stages: "Sequence[Stage]") -> list[str]:

@@ -26,7 +26,6 @@ def curate(inputs: Sequence[str], out: str, recipe: "Recipe", cpus: int | None =
         ValueError: inputs, recipe or output are at fault (exit code 2); see `pipelines.run.guarded` for the others.
     """
     from curation.ledger import FrozenLedger, Tail
-    from curation.sink import Ledger
     from curation.sources import check_output, find, video_table
     from pipelines import backlog, cluster, preflight, publish, run, stream
     from pipelines.progress import Progress, shown
@@ -44,7 +43,7 @@ def curate(inputs: Sequence[str], out: str, recipe: "Recipe", cpus: int | None =
             todo = backlog.undone(stream.identified(todo), ledger)
         if todo.num_rows:
             with shown(Progress(Tail(held.out).fresh, videos.num_rows)):
-                stream.run(todo, stages, Ledger(held.out, held.lock.fence), recipe.resources.sink)
+                stream.run(todo, stages, held, recipe.resources.sink)
         return publish.publish(held, recipe, counts if counts is not None else {})
 
 
@@ -57,9 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command(
-    inputs: Annotated[
-        list[str], typer.Argument(help="Folders, globs, videos, lists (CSV, JSONL, Parquet with a uri column); s3:// too.", show_default=False)
-    ],
+    inputs: Annotated[list[str], typer.Argument(help="Folders, globs, videos, lists (CSV, JSONL, Parquet with a uri column); s3:// too.", show_default=False)],
     out: Annotated[str, typer.Option("--out", "-o", help="Output folder or uri; a run that was killed is taken up there.", show_default=False)],
     recipe: Annotated[str, typer.Option(help="A packaged recipe (local, pan) or a TOML file.")] = "local",
     sets: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE on top of the recipe, such as filters.motion.low=0.02.")] = None,

@@ -8,7 +8,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.ledger import FrozenLedger
 from filters.base import Entry, Rule
+from pipelines.funnel import Funnel, count
 
 #: Every stage that a kept clip has passed, in the stream's order. Filter stages without an enabled filter do nothing.
 STAGES = ("rules", "detectors", "content", "caption", "cut")
@@ -22,11 +24,13 @@ class Verdicts:
         clip_ids: the rows' ids.
         reasons: why each is rejected, in the rules' order; empty = not rejected.
         lacks: the stages each would still have to pass before it can be kept; empty for a rejected clip.
+        fell_at: the stage whose rules reject it; None if it is kept, or fell by what no threshold changes.
     """
 
     clip_ids: list[str]
     reasons: list[list[str]]
     lacks: list[list[str]]
+    fell_at: list[str | None]
 
     def kept(self) -> list[str]:
         """Ids of clips that nothing rejects and that lack nothing."""
@@ -52,6 +56,7 @@ def judge(clips: pa.Table, entries: Sequence[Entry], failed_videos: frozenset[st
     done = [frozenset(s) for s in clips["stages"].to_pylist()]
     reasons = _unruled(clips, done, failed_videos)
     lacks: list[list[str]] = [[] for _ in ids]
+    fell_at: list[str | None] = [None] * len(ids)
     for stage in STAGES:
         rules = [rule for entry in entries if entry.stage == stage for rule in entry.rules]
         if stage not in ("caption", "cut") and not rules:
@@ -62,9 +67,28 @@ def judge(clips: pa.Table, entries: Sequence[Entry], failed_videos: frozenset[st
                 continue
             if stage not in passed:
                 lacks[i].append(stage)
-            elif rules:
-                reasons[i] = said[i]
-    return Verdicts(ids, reasons, [[] if r else m for r, m in zip(reasons, lacks, strict=True)])
+            elif said[i]:
+                reasons[i], fell_at[i] = said[i], stage
+    return Verdicts(ids, reasons, [[] if r else m for r, m in zip(reasons, lacks, strict=True)], fell_at)
+
+
+def judge_ledger(ledger: FrozenLedger, entries: Sequence[Entry]) -> Verdicts:
+    """Verdicts on all clips of a ledger; those of a video that failed, or whose own row never came, are "video_failed"."""
+    videos, clips = ledger.videos(), ledger.clips()
+    good = {v for v, status in zip(videos["video_id"].to_pylist(), videos["status"].to_pylist(), strict=True) if status == "ok"}
+    return judge(clips, entries, frozenset(clips["video_id"].to_pylist()) - good)
+
+
+def funnel(clips: pa.Table, videos: pa.Table, verdicts: Verdicts) -> Funnel:
+    """The clips' way through the stages under these verdicts: a clip leaves at the first stage that rejects it, though it may once have passed more."""
+    ways = []
+    for passed, stage in zip(clips["stages"].to_pylist(), verdicts.fell_at, strict=True):
+        ways.append(passed if stage is None else [s for s in passed if s not in STAGES or STAGES.index(s) <= STAGES.index(stage)])
+    columns = {"reject": verdicts.reasons, "stages": ways}
+    judged = clips.select(["kind", "status", "error_code"])
+    for name, values in columns.items():
+        judged = judged.append_column(name, pa.array(values, pa.list_(pa.string())))
+    return count([judged, videos])
 
 
 def _unruled(clips: pa.Table, done: list[frozenset[str]], failed_videos: frozenset[str]) -> list[list[str]]:

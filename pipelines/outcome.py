@@ -13,8 +13,7 @@ from curation.ledger import FrozenLedger
 from curation.storage import Storage
 from filters.base import Rule
 from pipelines import strict_toml
-from pipelines.funnel import Funnel, count
-from pipelines.judge import STAGES, Verdicts, judge
+from pipelines.judge import Verdicts, funnel, judge_ledger
 from pipelines.recipe import Recipe
 from pipelines.report_page import Step, number
 from pipelines.run import RESOLVED
@@ -66,24 +65,12 @@ def outcome(out: str | os.PathLike[str] | Storage) -> Outcome:
     recipe = strict_toml.build(Recipe, strict_toml.parse(store.read(RESOLVED).decode(), where), where)
     ledger = FrozenLedger.read(store)
     clips, videos = ledger.clips(), ledger.videos()
-    good = {v["video_id"] for v in videos.select(["video_id", "status"]).to_pylist() if v["status"] == "ok"}
-    return Outcome(ledger, recipe, clips, videos, judge(clips, recipe.entries(), frozenset(clips["video_id"].to_pylist()) - good))
+    return Outcome(ledger, recipe, clips, videos, judge_ledger(ledger, recipe.entries()))
 
 
 def funnel_of(found: Outcome) -> list[Step]:
-    """The funnel under the present thresholds: a clip leaves it at the first stage whose rules reject it."""
-    by_stage = {stage: {rule.reason for e in found.recipe.entries() if e.stage == stage for rule in e.rules} for stage in STAGES}
-    stages = []
-    for reasons, passed in zip(found.verdicts.reasons, found.clips["stages"].to_pylist(), strict=True):
-        named = {r for r in reasons if not r.startswith("not_measured:")}
-        last = next((k for k, stage in enumerate(STAGES) if named & by_stage[stage] and stage in passed), len(STAGES) - 1)
-        stages.append([s for s in passed if s not in STAGES or STAGES.index(s) <= last] if named else passed)
-    clips = found.clips.select(["kind", "status", "error_code"])
-    clips = clips.append_column("reject", pa.array(found.verdicts.reasons, pa.list_(pa.string()))).append_column(
-        "stages", pa.array(stages, pa.list_(pa.string()))
-    )
-    funnel: Funnel = count([clips])
-    return [Step(s.stage, s.given, s.kept, s.rejected, s.failed) for s in funnel.active()]
+    """The funnel under the present thresholds."""
+    return [Step(s.stage, s.given, s.kept, s.rejected, s.failed) for s in funnel(found.clips, found.videos, found.verdicts).active()]
 
 
 def reason_counts(found: Outcome) -> list[tuple[str, int]]:

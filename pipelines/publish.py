@@ -14,8 +14,7 @@ from curation.ledger import FrozenLedger
 from curation.pack import pack
 from curation.storage import Storage
 from pipelines.exits import Exit
-from pipelines.funnel import Funnel, count
-from pipelines.judge import Verdicts, judge
+from pipelines.judge import Verdicts, funnel, judge_ledger
 from pipelines.recipe import Recipe, load
 from pipelines.run import RESOLVED, Run
 
@@ -28,7 +27,7 @@ def publish(held: Run, recipe: Recipe, counts: dict[str, Any]) -> Exit:
     found = verdicts(ledger, recipe)
     reasons = dict(zip(found.clip_ids, found.reasons, strict=True))
     reasons |= {clip: [f"not_completed:{stage}" for stage in lacks] for clip, lacks in found.pending().items()}
-    summary = summary_of(ledger, reasons)
+    summary = summary_of(ledger, found)
     pack(ledger, found.kept(), recipe.pack_plan(held.plan_digest), {c: r for c, r in reasons.items() if r}, summary, held.lock.fence)
     counts |= summary
     if held.out.local:
@@ -40,11 +39,7 @@ def publish(held: Run, recipe: Recipe, counts: dict[str, Any]) -> Exit:
 
 def verdicts(ledger: FrozenLedger, recipe: Recipe) -> Verdicts:
     """The recipe's verdict on every clip of the ledger; clips of a video that failed or is not finished are "video_failed"."""
-    videos = ledger.videos()
-    good = {v for v, status in zip(videos["video_id"].to_pylist(), videos["status"].to_pylist(), strict=True) if status == "ok"}
-    clips = ledger.clips()
-    failed = frozenset(clips["video_id"].to_pylist()) - good
-    return judge(clips, recipe.entries(), failed)
+    return judge_ledger(ledger, recipe.entries())
 
 
 def to_complete(ledger: FrozenLedger, found: Verdicts) -> pa.Table:
@@ -56,16 +51,16 @@ def to_complete(ledger: FrozenLedger, found: Verdicts) -> pa.Table:
     return pa.Table.from_pylist([{**row, "reject": []} for row in rows.to_pylist()], schema=pa.schema(fields))
 
 
-def summary_of(ledger: FrozenLedger, reasons: dict[str, list[str]]) -> dict[str, Any]:
+def summary_of(ledger: FrozenLedger, found: Verdicts) -> dict[str, Any]:
     """The funnel for the manifest: nothing in it depends on time, host or worker count."""
-    funnel = funnel_of(ledger, reasons)
+    way = funnel(ledger.clips(), ledger.videos(), found)
     return {
-        "videos": dict(sorted(funnel.videos.items())),
-        "video_errors": dict(sorted(funnel.errors.items())),
-        "clips": funnel.clips,
+        "videos": dict(sorted(way.videos.items())),
+        "video_errors": dict(sorted(way.errors.items())),
+        "clips": way.clips,
         "decode": decode_of(ledger.videos()),
-        "reasons": dict(sorted(Counter(r for rs in reasons.values() for r in rs).items())),
-        "stages": [{"stage": s.stage, "in": s.given, "kept": s.kept, "rejected": s.rejected, "failed": s.failed} for s in funnel.active()],
+        "reasons": dict(sorted(Counter(r for rs in found.reasons for r in rs).items())),
+        "stages": [{"stage": s.stage, "in": s.given, "kept": s.kept, "rejected": s.rejected, "failed": s.failed} for s in way.active()],
     }
 
 
@@ -74,14 +69,6 @@ def decode_of(videos: pa.Table) -> dict[str, Any]:
     stats = [json.loads(text) for text in videos["stats"].to_pylist() if text]
     source, decoded = (sum(s[name] for s in stats) for name in ("source_frames", "frames_decoded"))
     return {"source_frames": source, "frames_decoded": decoded, "per_source_frame": round(decoded / source, 6) if source else None}
-
-
-def funnel_of(ledger: FrozenLedger, reasons: dict[str, list[str]]) -> Funnel:
-    """The funnel under these verdicts (the ledger's own `reject` is that of the run that first judged)."""
-    table = ledger.table
-    said = [reasons.get(c, r) if k == "clip" else r for k, c, r in zip(*(table[n].to_pylist() for n in ("kind", "clip_id", "reject")), strict=True)]
-    at = table.schema.get_field_index("reject")
-    return count([table.set_column(at, table.schema.field(at), pa.array(said, table.schema.field(at).type))])
 
 
 def recipe_of(out: str, name: str | None = None, sets: Iterable[str] = ()) -> Recipe:

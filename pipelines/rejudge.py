@@ -23,7 +23,6 @@ def rejudge(out: str, recipe: "Recipe", cpus: int | None = None, counts: dict[st
     """
     from curation.ledger import FrozenLedger, Tail
     from curation.plan import read_plan
-    from curation.sink import Ledger
     from pipelines import cluster, preflight, publish, run, stream
     from pipelines.progress import Progress, shown
 
@@ -37,7 +36,7 @@ def rejudge(out: str, recipe: "Recipe", cpus: int | None = None, counts: dict[st
             cluster.connect(cpus)
             preflight.check(held.out, stages)
             with shown(Progress(Tail(held.out).fresh, ledger.videos().num_rows)):
-                stream.run(rows, stages, Ledger(held.out, held.lock.fence), recipe.resources.sink)
+                stream.run(rows, stages, held, recipe.resources.sink)
         return publish.publish(held, recipe, counts if counts is not None else {})
 
 

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import platform
+import re
 import signal
 import sys
 import threading
@@ -16,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from curation import __version__
+from curation.clips import one_line
 from curation.lock import Lock, LockLost, OutputLocked, hold
 from curation.plan import PlanMismatch, write_plan
 from curation.storage import Storage
@@ -109,7 +111,7 @@ def guarded(work: Callable[[dict[str, Any]], Exit], out: str, command: list[str]
         return end(Exit.LOCKED, str(error))
     except LockLost as error:
         return end(Exit.LOCKED, str(error))
-    except Preflight as error:
+    except (Preflight, ConnectionError) as error:
         return end(Exit.PREFLIGHT, str(error))
     except KeyboardInterrupt:
         return end(Exit.INTERRUPTED, f"interrupted; nothing committed is lost. Resume with: {' '.join(command)}")
@@ -120,7 +122,7 @@ def guarded(work: Callable[[dict[str, Any]], Exit], out: str, command: list[str]
         return end(Exit.STORAGE, f"storage: {error}")
     except BaseException as error:
         if report:
-            ended(out, Exit.BUG, f"{type(error).__name__}: {error}"[:2000], counts, command)
+            ended(out, Exit.BUG, _in_short(error), counts, command)
         raise
 
 
@@ -147,6 +149,13 @@ def _interruptible(out: Storage, command: list[str]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _in_short(error: BaseException) -> str:
+    """An error's type and last line: Ray's errors are whole coloured tracebacks, which stand in the log."""
+    lines = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
+    causes = [line for line in lines if re.match(r"\w[\w.]*(Error|Exception|Interrupt)\b", line)]
+    return one_line(f"{type(error).__name__}: {(causes or lines or [''])[-1]}")
 
 
 def _version(package: str) -> str | None:

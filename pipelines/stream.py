@@ -3,8 +3,6 @@
 import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
-
 import pyarrow as pa
 
 from captioning.caption import CaptionClips
@@ -15,9 +13,7 @@ from curation.sources import identify
 from curation.stage import Resources, Stage
 from filters.score import ScoreClips
 from pipelines.recipe import Recipe
-
-if TYPE_CHECKING:
-    from curation.sink import Ledger
+from pipelines.run import Run
 
 #: Videos a block: small blocks spread over all workers, and a block is what a killed task does again.
 BLOCK_VIDEOS = 16
@@ -38,18 +34,20 @@ def stages(recipe: Recipe, reopen: bool = False) -> list[Stage]:
     return found
 
 
-def run(rows: pa.Table, todo: Sequence[Stage], sink: "Ledger", resources: Resources) -> None:
+def run(rows: pa.Table, todo: Sequence[Stage], held: Run, resources: Resources) -> None:
     """Sends `rows` through the stages into the ledger; returns when every row is committed.
 
     Item faults are rows, never exceptions, so `max_errored_blocks` stays 0: an exception is a bug and stops the job.
     """
     import ray
 
+    from curation.sink import Ledger
+
     _configure()
     data = ray.data.from_arrow(blocks(rows))
     for stage in todo:
         data = stage.apply(data)
-    data.write_datasink(sink, ray_remote_args={"num_cpus": resources.num_cpus})
+    data.write_datasink(Ledger(held.out, held.lock.fence), ray_remote_args={"num_cpus": resources.num_cpus})
 
 
 def identified(rows: pa.Table) -> pa.Table:

@@ -73,7 +73,7 @@ def test_exit_json_and_resolved_recipe(finished: Path) -> None:
 
 
 def test_a_second_run_does_nothing(finished: Path, corpus: Path, published: Tree) -> None:
-    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file() and "ledger" in p.parts or "packs" in p.parts}
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file() and ("ledger" in p.parts or "packs" in p.parts)}
     tree = published(finished)
     assert curate.main([str(corpus), "--out", str(finished)]) == 0
     assert {p: p.stat().st_mtime_ns for p in before} == before

@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from curation.clips import table_of
 from filters.base import Entry, Rule
-from pipelines.judge import judge
+from pipelines.judge import funnel, judge
 
 MOTION = Entry("motion", "rules", lambda: None, {"flow": "1/s"}, (Rule("low", "motion_flow", "static", low=0.02),))  # type: ignore[arg-type,return-value]
 TEXT = Entry("text", "detectors", lambda: None, {"area": "1"}, (Rule("high", "text_area", "subtitles", high=0.1),))  # type: ignore[arg-type,return-value]
@@ -60,3 +60,12 @@ def test_clips_of_a_failed_video_are_rejected() -> None:
 def test_a_score_column_that_was_never_written_is_not_measured() -> None:
     table = clips({"stages": ALL, "motion_flow": 0.5}).drop_columns(["text_area"])
     assert judge(table, [MOTION, TEXT]).reasons == [["not_measured:text_area"]]
+
+
+def test_the_funnel_follows_the_present_thresholds_and_not_the_past() -> None:
+    table = clips({"motion_flow": 0.03, "text_area": 0.0, "stages": ALL}, {"motion_flow": 0.5, "text_area": 0.0, "stages": ALL})
+    tight = Entry("motion", "rules", MOTION.make, MOTION.scores, (Rule("low", "motion_flow", "static", low=0.04),))
+    verdicts = judge(table, [tight, TEXT])
+    assert verdicts.fell_at == ["rules", None]
+    counted = {s.stage: (s.given, s.kept, s.rejected) for s in funnel(table, table.slice(0, 0), verdicts).active()}
+    assert counted == {"split": (2, 2, 0), "rules": (2, 1, 1), "detectors": (1, 1, 0), "caption": (1, 1, 0), "cut": (1, 1, 0)}
