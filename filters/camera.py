@@ -15,8 +15,9 @@ from filters.motion import at_side, luma_of, slope
 F64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
-#: Mean distance of a pixel from the centre of a 16:9 picture, share of the diagonal: turns growth per second into a speed.
-MEAN_RADIUS = 0.26
+#: Mean distance of a 16:9 picture's border from its centre, share of the diagonal: growth per second times this is a speed. Where it
+#: exceeds the shift at the centre, the point from which all moves away lies within the picture, and the motion is a zoom.
+BORDER_RADIUS = 0.35
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,15 @@ class Step:
         x, y: shift of the picture's content at its centre (a camera that pans right gives x < 0).
         zoom: relative growth; positive when things grow (zoom in, dolly forward).
         residual: 95th percentile of the speed that is not the camera's, less what the camera's speed may have added by error.
-        tracked: whether the camera could be followed; if not, it counts as still and all motion as the scene's own.
+        agreed: share of the tracks that the model explains; 0 where the camera could not be followed: it then counts as still, and
+            all motion as the scene's own.
     """
 
     x: float
     y: float
     zoom: float
     residual: float
-    tracked: bool
+    agreed: float
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,9 @@ class Camera:
 
     The earlier picture of a pair is moved as the camera moved, and the flow between it and the later one is the residual: near 0 for
     a still picture, a plain pan or a zoom, and high where anything acts by itself, whatever the camera does. Every second sample is paired
-    with the next one and with the one after: over a half of a second compression noise counts a seventh of what it does over 1/15 s, over a quarter fast
-    cameras can still be followed; the pair that leaves less unexplained is the better measurement and stands. Logos, subtitles
-    and screen furniture stand still while the picture moves; they are no actors and are left out.
+    with the one after the next: over half a second compression noise counts a seventh of what it does over 1/15 s. Where the camera's model explains less than
+    half of the tracks, the next sample is tried too, and the pair that leaves less unexplained stands. Logos, subtitles and
+    screen furniture stand still while the picture moves; they are no actors and are left out.
 
     Source: PAN, section 6.2.1: translation score (consistent directional shift) and zoom score (radial expansion or contraction)
     from sparse feature tracks. Shi & Tomasi, "Good Features to Track", CVPR 1994; Bouguet's pyramidal Lucas-Kanade tracker
@@ -91,7 +93,7 @@ class Camera:
             raise ClipError("too_short", "one sample says nothing of the camera")
         steps = self.steps(frames)
         x, y, zoom, residuals = (np.array([getattr(step, name) for step in steps]) for name in ("x", "y", "zoom", "residual"))
-        shift, growth = float(np.hypot(x.mean(), y.mean())), abs(float(zoom.mean())) * MEAN_RADIUS
+        shift, growth = float(np.hypot(x.mean(), y.mean())), abs(float(zoom.mean())) * BORDER_RADIUS
         residual = float(np.percentile(residuals, 67))
         calm = self.faint / (self.faint + residual)
         kind = "still" if max(shift, growth) <= self.slow else "pan" if shift >= growth else "zoom_only"
@@ -103,7 +105,7 @@ class Camera:
             "shake": float(np.hypot(x - x.mean(), y - y.mean()).mean()),
             "residual": residual,
             **{name: calm if name == kind else 0.0 for name in ("still", "pan", "zoom_only")},
-            "tracked": float(np.mean([step.tracked for step in steps])),
+            "tracked": float(np.mean([step.agreed > 0 for step in steps])),
         }
 
     def steps(self, frames: Frames) -> list[Step]:
@@ -113,9 +115,11 @@ class Camera:
         flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         found = []
         for i in range(0, len(lumas) - 1, 2):
-            ends = range(i + 1, min(i + 3, len(lumas)))
-            pairs = [self._step(flow, lumas[i], lumas[j], steady, float(frames.time_s[j] - frames.time_s[i])) for j in ends]
-            found.append(min(reversed(pairs), key=lambda step: step.residual))
+            pairs = list[Step]()
+            for j in (i + 2, i + 1):
+                if j < len(lumas) and not (pairs and pairs[0].agreed >= 0.5):
+                    pairs.append(self._step(flow, lumas[i], lumas[j], steady, float(frames.time_s[j] - frames.time_s[i])))
+            found.append(min(pairs, key=lambda step: step.residual))
         return found
 
     def _step(self, flow: cv2.DISOpticalFlow, one: U8, two: U8, steady: Bool, gap_s: float) -> Step:
@@ -124,12 +128,12 @@ class Camera:
         start, there = tracks(one, two, self.corners)
         model, agree = similarity(start, there)
         if agree < self.trusted:
-            return Step(0.0, 0.0, 0.0, self._left(flow, one, two, steady, np.eye(3))[0] / unit, False)
+            return Step(0.0, 0.0, 0.0, self._left(flow, one, two, steady, np.eye(3))[0] / unit, 0.0)
         centre = np.array([(width - 1) / 2, (height - 1) / 2])
         x, y = (model[:2, :2] @ centre + model[:2, 2] - centre) / unit
         zoom = (float(np.hypot(model[0, 0], model[1, 0])) - 1) / gap_s
         left, speed = self._left(flow, one, two, steady, oblique(start, there, model, agree))
-        return Step(float(x), float(y), zoom, max(0.0, left - self.misfit * speed) / unit, True)
+        return Step(float(x), float(y), zoom, max(0.0, left - self.misfit * speed) / unit, agree / len(start))
 
     def _left(self, flow: cv2.DISOpticalFlow, one: U8, two: U8, steady: Bool, model: F64) -> tuple[float, float]:
         """(95th percentile of the flow left after `one` has been moved by `model`, the model's mean speed), in px."""
@@ -151,8 +155,9 @@ def tracks(one: U8, two: U8, corners: int) -> tuple[F32, F32]:
     start = cv2.goodFeaturesToTrack(one, corners, 0.01, 6)
     if start is None:
         return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)
-    there, ok, _ = cv2.calcOpticalFlowPyrLK(one, two, start, None, winSize=(15, 15), maxLevel=3)
-    back, ok_back, _ = cv2.calcOpticalFlowPyrLK(two, one, there, None, winSize=(15, 15), maxLevel=3)
+    enough = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 0.03)
+    there, ok, _ = cv2.calcOpticalFlowPyrLK(one, two, start, None, winSize=(15, 15), maxLevel=3, criteria=enough)
+    back, ok_back, _ = cv2.calcOpticalFlowPyrLK(two, one, there, None, winSize=(15, 15), maxLevel=3, criteria=enough)
     good = (ok[:, 0] == 1) & (ok_back[:, 0] == 1) & (np.hypot(*(back - start)[:, 0].T) < 0.5)
     return start[good, 0], there[good, 0]
 

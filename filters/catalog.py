@@ -86,8 +86,8 @@ CAMERA = Entry(
         # `residual` as calm = 0.01 / (0.01 + residual), so 0.6 says that at most 5 % of the textured picture move by themselves at more than 0.7 % of the
         # diagonal per second, for two thirds of the time: what shimmers or drifts stays below, people who only breathe lie just above.
         Rule("still_high", "camera_still", "static", high=0.6),
-        # A moving camera leaves more, by parallax and wide lenses: 1.3 %. A painted ceiling under a turning wide lens lies below, a small train
-        # that the camera follows above; the labels alone leave 0.43 to 0.80 free.
+        # A moving camera leaves more, by parallax and wide lenses: 1.3 %. A painted ceiling under a turning wide lens lies below (1.0 %), a
+        # football field with small players above (1.8 %).
         Rule("pan_high", "camera_pan", "uniform_pan", high=0.43),
         # 0.8 %; a field seen from a rising drone lies below, people at a table while the camera draws back above.
         Rule("zoom_high", "camera_zoom_only", "uniform_zoom", high=0.54),
