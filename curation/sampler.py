@@ -127,7 +127,7 @@ class Sampler:
         # Filled in place: lists of pictures beside their stack would double the peak.
         rgb, later = np.empty((len(pairs), *luma.shape, 3), np.uint8), np.empty((len(pairs), *luma.shape), np.uint8)
         for i, (picture, neighbour) in enumerate(pairs):
-            rgb[i], later[i] = picture.rgb(), (neighbour or picture).luma
+            rgb[i], later[i] = picture.rgb(), (neighbour or picture).rgb_luma()
         return Frames(
             rgb=rgb,
             next_luma=later,

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from functools import partial
+
 import pyarrow as pa
 
 from captioning.caption import CaptionClips

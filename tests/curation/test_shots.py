@@ -169,6 +169,9 @@ class Still:
         """Gray."""
         return np.repeat(self.luma[..., None], 3, 2)
 
+    def rgb_luma(self) -> U8:
+        return self.luma
+
 
 @settings(max_examples=60, deadline=None)
 @given(steps=st.lists(st.floats(0.01, 0.9), min_size=3, max_size=120), chunks=st.integers(1, 4))
