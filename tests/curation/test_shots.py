@@ -169,7 +169,8 @@ class Still:
         """Gray."""
         return np.repeat(self.luma[..., None], 3, 2)
 
-    def rgb_luma(self) -> U8:
+    def rgb_luma(self) -> np.ndarray:
+        """The same."""
         return self.luma
 
 
