@@ -137,7 +137,8 @@ def find(thumbs: Iterable[U8], models: Mapping[str, Sequence[float]], config: Sh
 def collect(items: Sequence[Item], config: ShotConfig, cache: Path | None) -> None:
     """Fills in every item's candidates; with a cache, once for each state of the files that make them."""
     code = b"".join((Path(__file__).parents[1] / "curation" / f"{n}.py").read_bytes() for n in ("signals", "evidence"))
-    key = hashlib.sha256(code + repr((config, [(i.name, len(i.thumbs)) for i in items])).encode()).hexdigest()[:16]
+    lows = config.model_dump(include={"content_low", "hist_low", "adaptive_low", "blend_low", "burst_low"})
+    key = hashlib.sha256(code + repr((lows, [(i.name, len(i.thumbs)) for i in items])).encode()).hexdigest()[:16]
     kept = cache / f"candidates_{key}.pickle" if cache else None
     if kept is not None and kept.exists():
         for item, found in zip(items, pickle.loads(kept.read_bytes()), strict=True):

@@ -45,8 +45,8 @@ class ShotConfig(Config):
     adaptive_low: float = Field(1.25, gt=0, description="how many times its neighbours' content score a cut must have: the least of 84 labelled cuts has 1.5")
     blend_low: float = Field(4.0, gt=0, description="change (rms levels) x straightness above that of motion, from which a dissolve is looked for")
     burst_low: float = Field(12.0, gt=0, description="rms levels of change beyond that around it, from which a wipe is looked for")
-    unsure_cut: tuple[float, float] = Field((-2.5, 4.0), description="log-odds of the pixels between which TransNetV2 is asked about a cut")
-    unsure_blend: tuple[float, float] = Field((-2.5, 4.0), description="the same for dissolves and fades")
+    unsure_cut: tuple[float, float] = Field((-1.5, 5.0), description="log-odds of the pixels between which TransNetV2 is asked about a cut")
+    unsure_blend: tuple[float, float] = Field((-2.5, 4.5), description="the same for dissolves and fades")
     unsure_burst: tuple[float, float] = Field((1.0, 99.0), description="the same for wipes and the like; the pixels alone never accept one")
 
 
