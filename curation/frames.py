@@ -51,8 +51,7 @@ class Frames:
             raise ValueError(f"Frames.rgb must be uint8 [T, H, W, 3], got {self.rgb.dtype} {self.rgb.shape}")
         if self.next_luma.shape != self.rgb.shape[:3] or len(self.time_s) != t or len(self.dt_s) != t:
             raise ValueError(
-                f"Frames: {t} pictures of {self.rgb.shape[1:3]}, but next_luma {self.next_luma.shape}, "
-                f"time_s {self.time_s.shape}, dt_s {self.dt_s.shape}"
+                f"Frames: {t} pictures of {self.rgb.shape[1:3]}, but next_luma {self.next_luma.shape}, time_s {self.time_s.shape}, dt_s {self.dt_s.shape}"
             )
         if set(self.signals) != set(SIGNALS) or len({len(v) for v in self.signals.values()}) != 1:
             raise ValueError(f"Frames.signals must hold equally long {sorted(SIGNALS)}, got {sorted(self.signals)}")
