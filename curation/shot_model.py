@@ -12,11 +12,11 @@ from curation.frames import F32
 
 MODELS: Mapping[str, tuple[float, ...]] = {
     "cut": (-11.52, 1.919, 1.803, 0.9887, -4.56, 1.689, -1.973, 0.272, 1.106, -7.842, -0.5824),
-    "cut_net": (0.9724, 0.2988, 0.6703),
+    "cut_net": (1.972, -0.1275, 1.395),
     "blend": (-15.06, 0.9019, 5.33, 5.019, -0.04141, -7.045, -4.923, 0.5376, -0.5571, -0.4004, 2.751, 29.21, 2.505, -1.535),
-    "blend_net": (0.4752, 0.7266, 1.563),
+    "blend_net": (0.2705, 0.5839, 1.715),
     "burst": (-24.41, 3.014, 4.401, 6.24, -1.176, 1.18, -2.161, 0.3295, -1.032, 0.2267, 8.945, -0.7397, 4.339, 6.01),
-    "burst_net": (1.021, 0.4415, 0.3717),
+    "burst_net": (1.628, 0.2223, 1.387),
 }
 """Intercept and one weight a feature: "cut" over CUT_FEATURES, "blend" and "burst" over GRADUAL_FEATURES; "*_net" over (pixels' logit, TransNetV2's)."""
 
