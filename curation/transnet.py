@@ -62,8 +62,11 @@ class TransNet:
         maps: F32 = frames.astype(np.float32) / np.float32(255)
         means = []
         for first, second in self._stacks:
-            one = np.maximum(first(maps), 0)
-            maps = halved(np.maximum(second(one), 0) + one)
+            one = first(maps)
+            two = second(np.maximum(one, 0, out=one))
+            two = np.maximum(two, 0, out=two)  # in place: these maps are most of the memory
+            two += one
+            maps = halved(two)
             means.append(maps.mean((1, 2)))
         looks = _dense(np.concatenate(means, 1), self._weights, "frame_sim_layer.projection")
         likeness = [self._likeness(histograms(frames), "color_hist_layer.fc"), self._likeness(looks, "frame_sim_layer.fc")]
