@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import shot_edits
 
-from curation.boundaries import Boundary, BoundaryFinder, Candidate, ShotConfig, net_rows
+from curation.boundaries import STRUCTURE, Boundary, BoundaryFinder, Candidate, ShotConfig, net_rows
 from curation.clips import ClipError
 from curation.evidence import CUT_FEATURES, GRADUAL_FEATURES
 from curation.frames import F32, U8
@@ -205,7 +205,8 @@ def fit(items: Sequence[Item], config: ShotConfig, net: Callable[[], Any]) -> di
             weights = np.array(fit_pixels([i for i in items if i.fold != fold], kind))
             for item, c, y in rows([i for i in items if i.fold == fold and (i.labelled or i.name.endswith((".1", ".2")))], kind):
                 pixels = float(weights[0] + c.features @ weights[1:])
-                if low - 1 < pixels < high + 1:
+                stays = kind == "cut" and c.features[STRUCTURE] > config.structure_stays
+                if low - 1 < pixels and (stays or pixels < high + 1):
                     asked.append((float(np.clip(pixels, -CLIP, CLIP)), ask(item, c, net), y, 1.0 if item.labelled else EDITED_WEIGHT / 3))
         data = np.array(asked, np.float64)
         models[f"{kind}_net"] = logistic(data[:, :2], data[:, 2], data[:, 3], 0.1)

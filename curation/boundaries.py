@@ -1,5 +1,6 @@
 """Where one shot ends and the next begins: cheap signals of every frame propose, and the frames around a candidate decide."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from curation.config import Config
-from curation.evidence import HALF_WIDTHS, I64, Window, burst_map, cut_features, gradual_features, gradual_maps
+from curation.evidence import CUT_FEATURES, HALF_WIDTHS, I64, Window, burst_map, cut_features, gradual_features, gradual_maps
 from curation.frames import F32
 from curation.shot_model import CLIP, MODELS, logit
 from curation.signals import SMALL, Measured
@@ -19,6 +20,8 @@ LOOKAHEAD = 3 * max(HALF_WIDTHS)
 
 BLOCK = 16
 """Frames judged at a time; changes the speed, not the result."""
+
+STRUCTURE = CUT_FEATURES.index("structure")
 
 GAP = 3
 """Frames between two transitions that are one."""
@@ -45,8 +48,9 @@ class ShotConfig(Config):
     adaptive_low: float = Field(1.25, gt=0, description="how many times its neighbours' content score a cut must have: the least of 84 labelled cuts has 1.5")
     blend_low: float = Field(4.0, gt=0, description="change (rms levels) x straightness above that of motion, from which a dissolve is looked for")
     burst_low: float = Field(12.0, gt=0, description="rms levels of change beyond that around it, from which a wipe is looked for")
-    unsure_cut: tuple[float, float] = Field((-1.5, 5.0), description="log-odds of the pixels between which TransNetV2 is asked about a cut")
-    unsure_blend: tuple[float, float] = Field((-2.5, 4.5), description="the same for dissolves and fades")
+    unsure_cut: tuple[float, float] = Field((-1.5, 3.5), description="log-odds of the pixels between which TransNetV2 is asked about a cut")
+    structure_stays: float = Field(0.6, gt=0, le=1, description="SSIM with edges across a cut from which TransNetV2 is asked however sure the pixels are")
+    unsure_blend: tuple[float, float] = Field((-3.0, 4.5), description="the same for dissolves and fades")
     unsure_burst: tuple[float, float] = Field((1.0, 99.0), description="the same for wipes and the like; the pixels alone never accept one")
 
 
@@ -224,7 +228,9 @@ class BoundaryFinder:
         pixels, net = logit(self._models[kind], features), None
         low, high = {"cut": self._config.unsure_cut, "blend": self._config.unsure_blend, "burst": self._config.unsure_burst}[kind]
         odds = pixels
-        if self._config.transnet and low < pixels < high:
+        # Where the structure stays, what changed may be a caption, a slide's text or the light, however much it is.
+        stays = kind == "cut" and features[STRUCTURE] > self._config.structure_stays
+        if self._config.transnet and low < pixels < (math.inf if stays else high):
             net = self._ask(window, row, w)
             odds = logit(self._models[f"{kind}_net"], np.array([np.clip(pixels, -CLIP, CLIP), net], np.float32))
         elif kind == "burst":
