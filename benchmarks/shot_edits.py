@@ -202,7 +202,7 @@ def judge(made: Programme, found: Sequence[Boundary]) -> tuple[list[tuple[str, i
 def main() -> None:
     cli = argparse.ArgumentParser(description=__doc__)
     cli.add_argument("corpus", nargs="?", type=Path, default=Path(__file__).parents[2] / "shared/corpus")
-    cli.add_argument("--events", type=int, default=720)
+    cli.add_argument("--events", type=int, default=660)
     cli.add_argument("--seed", type=int, default=11)
     cli.add_argument("--no-transnet", action="store_true", help="the pixels decide alone")
     args = cli.parse_args()
