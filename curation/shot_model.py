@@ -1,7 +1,8 @@
 """The fitted numbers of shot detection: three small logistic models over `curation.evidence`'s features, and TransNetV2's say.
 
 Got by `python benchmarks/shots_quality.py --fit`: candidates of hand-labelled videos and of edited programmes with known truth, ridge penalty 1,
-edited candidates weighing 0.3 of a labelled one (0.1 in the network models); the numbers below are fitted on all of them, the benchmark's figures on left-out videos.
+edited candidates weighing 0.3 of a labelled one (0.1 in the network models). These numbers are fitted on all of them; the benchmark's headline
+figures come from models that never saw the video.
 """
 
 from collections.abc import Mapping, Sequence
