@@ -16,8 +16,10 @@ from filters.score import ScoreClips
 from pipelines.recipe import Recipe
 from pipelines.run import Run
 
-#: Videos a block: small blocks spread over all workers, and a block is what a killed task does again.
+#: Videos a block at most. A block is one task: what is committed together, done again after a kill, and waited for at the end.
 BLOCK_VIDEOS = 16
+#: Blocks for each CPU before blocks grow: a task costs some 10 ms, and long and short videos even out over many.
+BLOCKS_PER_CPU = 64
 #: Ray Data gathers rows into blocks of this size between stages that are not fused: a clip's frames are some 5 to 40 MB.
 BLOCK_BYTES = 8 << 20
 
@@ -74,9 +76,9 @@ def _configure() -> None:
 
 
 def blocks(rows: pa.Table) -> list[pa.Table]:
-    """`rows` in slices of at most `BLOCK_VIDEOS`, at least four for each CPU where there are so many."""
+    """`rows` in slices of one video, or of up to `BLOCK_VIDEOS` where there are more than `BLOCKS_PER_CPU` for each CPU."""
     import ray
 
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    size = max(1, min(BLOCK_VIDEOS, rows.num_rows // (4 * cpus)))
+    size = max(1, min(BLOCK_VIDEOS, rows.num_rows // (BLOCKS_PER_CPU * cpus)))
     return [rows.slice(i, size).combine_chunks() for i in range(0, rows.num_rows, size)]
