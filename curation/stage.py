@@ -41,11 +41,13 @@ class Stage:
     Attributes:
         name: what progress, errors and Ray's dashboard call it.
         make: builds the function in the worker; it is pickled, so it carries settings, never a loaded model.
+        whole_blocks: calls get whole blocks as Ray Data built them (about `DataContext.target_max_block_size` bytes), not `batch_size` rows.
     """
 
     name: str
     make: Callable[[], TableFunction]
     resources: Resources = field(default_factory=Resources)
+    whole_blocks: bool = False
     token: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
 
     def run(self, table: pa.Table) -> pa.Table | Iterator[pa.Table]:
@@ -60,7 +62,7 @@ class Stage:
         """`rows` with this stage behind it (lazy: nothing runs yet)."""
         options: dict[str, Any] = {
             "batch_format": "pyarrow",
-            "batch_size": self.resources.batch_size,
+            "batch_size": None if self.whole_blocks else self.resources.batch_size,
             "num_cpus": self.resources.num_cpus,
             "num_gpus": self.resources.num_gpus or None,
             "zero_copy_batch": True,

@@ -12,6 +12,7 @@ from curation.reopen import ReopenClips
 from curation.shots import SplitVideo
 from curation.sources import identify
 from curation.stage import Resources, Stage
+from curation.storage import Storage
 from filters.score import ScoreClips
 from pipelines.recipe import Recipe
 from pipelines.run import Run
@@ -44,13 +45,29 @@ def run(rows: pa.Table, todo: Sequence[Stage], held: Run, resources: Resources) 
     """
     import ray
 
-    from curation.sink import Ledger
-
     _configure()
+    commit = Stage(name="Commit", make=partial(Commit, held.out, held.lock.fence), resources=resources, whole_blocks=True)
     data = ray.data.from_arrow(blocks(rows))
-    for stage in todo:
+    for stage in (*todo, commit):
         data = stage.apply(data)
-    data.write_datasink(Ledger(held.out, held.lock.fence), ray_remote_args={"num_cpus": resources.num_cpus})
+    for _ in data.iter_batches(batch_size=None, prefetch_batches=1):
+        pass  # what comes out are the names of the segments: they lie in the ledger already
+
+
+class Commit:
+    """Commits each block of rows as it comes, and passes on only the segment's name.
+
+    `Dataset.write_datasink` would do the same, but it holds all blocks of a task until the task's end (Ray 2.60 tees them), so that the clips of one long
+    video would lie in memory together. Here memory depends on the block: on `BLOCK_BYTES`, or on one clip.
+    """
+
+    def __init__(self, out: Storage, fence: int) -> None:
+        from curation.sink import Ledger
+
+        self._ledger = Ledger(out, fence)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return pa.table({"segment": pa.array(self._ledger.write([table]), pa.string())})
 
 
 def identified(rows: pa.Table) -> pa.Table:
@@ -68,11 +85,11 @@ def _configure() -> None:
     """Ray Data's settings for our stream; its own progress is off, ours is read from the ledger."""
     import ray
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it warns of what the recipe decides
     context = ray.data.DataContext.get_current()
     context.max_errored_blocks = 0
     context.target_max_block_size = BLOCK_BYTES
     context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # after ray.data's import, which sets it; it warns of what the recipe decides
 
 
 def blocks(rows: pa.Table) -> list[pa.Table]:
