@@ -3,8 +3,11 @@
 import logging
 import os
 import secrets
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,6 +45,27 @@ def connect(cpus: int | None = None) -> None:
 
     if ray.is_initialized():
         return
+    with _own_signals():
+        _connect(cpus)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Puts back our handlers: `ray.init` takes SIGTERM for itself, and ends with 1 what should end with 75."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _connect(cpus: int | None) -> None:
+    import ray
+
     address = os.environ.get("RAY_ADDRESS")
     if address and cpus is not None:
         raise ValueError(f"--cpus {cpus}: RAY_ADDRESS names a cluster ({address}), whose CPUs are its own; leave --cpus out or unset RAY_ADDRESS")

@@ -1,5 +1,6 @@
 """Whole runs on Ray: what becomes of each video, resumption, other worker counts, rejudge, and the same bytes from all of them."""
 
+import contextlib
 import json
 import os
 import signal
@@ -116,15 +117,23 @@ def test_other_worker_counts_give_the_same_bytes(finished: Path, corpus: Path, p
     assert published(tmp_path / "out") == published(finished)
 
 
-def test_a_killed_run_is_taken_up_to_the_same_bytes(finished: Path, corpus: Path, published: Tree, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_an_ended_run_is_taken_up_to_the_same_bytes(finished: Path, corpus: Path, published: Tree, tmp_path: Path, number: int) -> None:
     out = tmp_path / "out"
     command = [sys.executable, str(ROOT / "pipelines" / "curate.py"), str(corpus), "--out", str(out), "--cpus", "1"]
     with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL, start_new_session=True) as driver:
         ledger = out / "_run" / "ledger"
         while driver.poll() is None and not (ledger.exists() and any(ledger.glob("*.parquet"))):
             time.sleep(0.05)
-        os.killpg(driver.pid, signal.SIGKILL)
+        driver.send_signal(number)
+        ended = driver.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(driver.pid, signal.SIGKILL)  # what its Ray has left
     assert not (out / "manifest.json").exists()
+    if number == signal.SIGTERM:
+        record = json.loads((out / "_run" / "exit.json").read_text())
+        assert (ended, record["code"]) == (75, 75)
+        assert record["resume_command"].startswith("pan curate")
     assert curate.main([str(corpus), "--out", str(out)]) == 0
     assert published(out) == published(finished)
 
