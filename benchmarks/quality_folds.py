@@ -1,7 +1,6 @@
-"""Thresholds chosen on some videos and judged on others: every rule's threshold, by coordinate search over all scores of all clips."""
+"""Thresholds chosen on some videos and judged on others: every rule's threshold, where it makes the fewest mistakes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,27 +10,9 @@ from quality_figures import Bool, Matched
 from filters.base import Entry, Rule
 
 STAGES = ("rules", "detectors")
-CANDIDATES, ROUNDS = 24, 2
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What the figures should reach. Reasons that these filters own, vices that they should find."""
-
-    kept: float
-    right: float
-    dropped: float
-    reasons: tuple[str, ...]
-    vices: tuple[str, ...]
-
-    def misses(self, figures: Mapping[str, Any]) -> float:
-        """How far the figures are from the targets, summed; less is better. A thousandth of each figure itself breaks ties."""
-        pairs = [(figures[name], self.kept) for name in ("good_shots", "good_kept", "still", "moving")]
-        pairs += [(figures["precision"].get(reason, {}).get("right"), self.right) for reason in self.reasons]
-        pairs += [(figures["recall"].get(vice, {}).get("dropped"), self.dropped) for vice in self.vices]
-        known = [(value, target) for value, target in pairs if value is not None]
-        bad = figures["bad_kept"] or 0.0
-        return float(sum(max(0.0, target - value) for value, target in known) + 0.2 * bad - 0.001 * sum(value for value, _ in known))
+CANDIDATES, ROUNDS = 60, 2
+WRONG = 9.0
+"""Right rejections that one wrong one outweighs: the target is that nine of ten are right."""
 
 
 class Verdicts:
@@ -77,22 +58,38 @@ class Verdicts:
         """The scorer's figures under these thresholds on the shots `only`."""
         return self.matched.figures(*self.judge(bounds), self.stands_for, only)
 
-    def choose(self, only: Bool, targets: Targets) -> dict[str, float]:
-        """Thresholds by coordinate search on the shots `only`, begun with every rule off.
+    def choose(self, only: Bool) -> dict[str, float]:
+        """Thresholds on the shots `only`, begun with every rule off: each rule in turn, twice.
 
-        Each rule in turn takes the best of `CANDIDATES` bounds spread over its score's values there, or stays off; the middle one of equally
-        good neighbours, which is where other videos have most room.
+        A rule's bound is the one with the fewest mistakes, shot by shot: good footage that it rejects (`WRONG` times), and footage with a
+        vice that its reason stands for which neither it nor another rule rejects. Vices of others earn it nothing: with as many rules as
+        these and so few videos, a search for the targets themselves fits chance. Of the longest run of equally good bounds it takes the
+        middle, where other videos have most room; a rule without labelled vices to find stays off.
         """
         clips = only[self.matched.main] & ~self.dead
+        share = clips / np.maximum(np.bincount(self.matched.main[clips], minlength=len(only)), 1)[self.matched.main]
+        good = share * self.matched.good[self.matched.main]
         bounds = {name: -np.inf if rule.low is not None else np.inf for _, name, rule in self.rules}
+        out = {name: self.outside(rule, bounds[name]) for _, name, rule in self.rules}
         for _ in range(ROUNDS):
             for _, name, rule in self.rules:
-                tries = [*_spread(self.values[rule.score][clips]), bounds[name], -np.inf if rule.low is not None else np.inf]
-                tries = sorted(set(tries))
-                costs = np.array([targets.misses(self.figures({**bounds, name: b}, only)) for b in tries])
-                best = np.flatnonzero(costs <= costs.min() + 1e-9)
-                bounds[name] = tries[int(best[len(best) // 2])]
+                vices = [rule.reason] if rule.reason in self.matched.vices else self.stands_for[rule.reason]
+                bearing = [self.matched.vices[v] for v in vices if v in self.matched.vices]
+                bears = share * (np.any(bearing, axis=0)[self.matched.main] if bearing else 0.0)
+                others = np.any([o for n, o in out.items() if n != name], axis=0)
+                tries = sorted([*_spread(self.values[rule.score][clips]), -np.inf if rule.low is not None else np.inf])
+                found = [self.outside(rule, b) & ~others for b in tries]
+                costs = np.array([WRONG * (good * f).sum() - (bears * f).sum() for f in found])
+                bounds[name] = tries[_middle(costs <= costs.min() + 1e-9)]
+                out[name] = self.outside(rule, bounds[name])
         return bounds
+
+
+def _middle(good: Bool) -> int:
+    """The middle of the longest run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], good, [False]]).astype(int)))
+    first, last = max(zip(edges[::2], edges[1::2], strict=True), key=lambda run: run[1] - run[0])
+    return int((first + last - 1) // 2)
 
 
 def _spread(values: npt.NDArray[np.float64]) -> list[float]:
@@ -102,7 +99,7 @@ def _spread(values: npt.NDArray[np.float64]) -> list[float]:
     return [float(x) for x in middles[np.unique(np.linspace(0, len(middles) - 1, CANDIDATES).astype(int))]] if len(middles) else []
 
 
-def left_out(verdicts: Verdicts, groups: Sequence[int], targets: Targets) -> tuple[dict[str, Any], list[dict[str, float]]]:
+def left_out(verdicts: Verdicts, groups: Sequence[int]) -> tuple[dict[str, Any], list[dict[str, float]]]:
     """Figures in which each shot's clips are judged by thresholds chosen without its group; and those thresholds, a group.
 
     Args:
@@ -111,7 +108,7 @@ def left_out(verdicts: Verdicts, groups: Sequence[int], targets: Targets) -> tup
     matched, of_shot = verdicts.matched, np.array(groups)
     kept, said, chosen = np.zeros(len(matched.clips), bool), dict[str, Bool](), []
     for group in sorted(set(groups)):
-        bounds = verdicts.choose(of_shot != group, targets)
+        bounds = verdicts.choose(of_shot != group)
         mine, (fold_kept, fold_said) = of_shot[matched.main] == group, verdicts.judge(bounds)
         kept |= fold_kept & mine
         for reason, where in fold_said.items():

@@ -151,8 +151,7 @@ def test_left_out_groups_are_judged_by_thresholds_of_the_others(module: Callable
     entries = [Entry("f", "rules", lambda: None, {"x": "1"}, (Rule("low", "f_x", "static", low=0.0),))]  # type: ignore[arg-type, return-value]
     matched = figures.Matched(labels, clips)
     verdicts = folds.Verdicts(matched, entries, matched.clips, {"static": ["static"]})
-    targets = folds.Targets(kept=0.92, right=0.9, dropped=0.8, reasons=("static",), vices=("static",))
-    found, chosen = folds.left_out(verdicts, [int(shot.video[1]) for shot in matched.shots], targets)
+    found, chosen = folds.left_out(verdicts, [int(shot.video[1]) for shot in matched.shots])
     assert verdicts.figures(verdicts.bounds())["recall"]["static"]["dropped"] == 0.0  # the entries' own threshold rejects nothing
     assert found["recall"]["static"] == {"shots": 4, "dropped": 1.0}
     assert found["good_shots"] == 1.0
