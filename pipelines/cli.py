@@ -164,6 +164,8 @@ def _print(value: Any, as_json: bool, text: Callable[[Any], str]) -> None:
 def main() -> None:
     """Run `pan`; a user's fault prints what, where and why, and exits with 2; no storage, with 5."""
     try:
+        if sys.argv[1:2] and sys.argv[1] in SCRIPTS:  # as the app would, but without what Typer loads to call a function: half of `--help`'s time
+            sys.exit(import_module(f"pipelines.{sys.argv[1]}").main(sys.argv[2:]))
         app()
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
