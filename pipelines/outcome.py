@@ -12,9 +12,8 @@ from curation.clips import one_line
 from curation.ledger import FrozenLedger
 from curation.storage import Storage
 from filters.base import Rule
-from pipelines import strict_toml
 from pipelines.judge import Verdicts, funnel, judge_ledger
-from pipelines.recipe import Recipe
+from pipelines.recipe import Recipe, loads
 from pipelines.report_page import Step, number
 from pipelines.run import RESOLVED
 
@@ -61,8 +60,7 @@ def outcome(out: str | os.PathLike[str] | Storage) -> Outcome:
     store = Storage.at(out)
     if store.size(RESOLVED) is None:
         raise ValueError(f"{store.root} has no {RESOLVED}: it is not an output of `pan curate`")
-    where = f"{store.root}/{RESOLVED}"
-    recipe = strict_toml.build(Recipe, strict_toml.parse(store.read(RESOLVED).decode(), where), where)
+    recipe = loads(store.read(RESOLVED).decode(), f"{store.root}/{RESOLVED}")
     ledger = FrozenLedger.read(store)
     clips, videos = ledger.clips(), ledger.videos()
     return Outcome(ledger, recipe, clips, videos, judge_ledger(ledger, recipe.entries()))

@@ -1,10 +1,9 @@
 """Publish: the rules' verdict on the frozen ledger, packed into shards and a manifest; the last step of curate and rejudge."""
 
 import json
-import tempfile
+import os
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +14,7 @@ from curation.pack import pack
 from curation.storage import Storage
 from pipelines.exits import Exit
 from pipelines.judge import Verdicts, funnel, judge_ledger
-from pipelines.recipe import Recipe, load
+from pipelines.recipe import Recipe, load, loads
 from pipelines.run import RESOLVED, Run
 
 
@@ -24,7 +23,7 @@ def publish(held: Run, recipe: Recipe, counts: dict[str, Any]) -> Exit:
     from pipelines.report import write_report
 
     ledger = FrozenLedger.read(held.out)
-    found = verdicts(ledger, recipe)
+    found = judge_ledger(ledger, recipe.entries())
     reasons = dict(zip(found.clip_ids, found.reasons, strict=True))
     reasons |= {clip: [f"not_completed:{stage}" for stage in lacks] for clip, lacks in found.pending().items()}
     summary = summary_of(ledger, found)
@@ -35,11 +34,6 @@ def publish(held: Run, recipe: Recipe, counts: dict[str, Any]) -> Exit:
     over = recipe.budget.exceeded(summary["videos"], summary["video_errors"])
     counts |= {"over_budget": over} if over else {}
     return Exit.OVER_BUDGET if over else Exit.COMPLETE
-
-
-def verdicts(ledger: FrozenLedger, recipe: Recipe) -> Verdicts:
-    """The recipe's verdict on every clip of the ledger; clips of a video that failed or is not finished are "video_failed"."""
-    return judge_ledger(ledger, recipe.entries())
 
 
 def to_complete(ledger: FrozenLedger, found: Verdicts) -> pa.Table:
@@ -71,7 +65,7 @@ def decode_of(videos: pa.Table) -> dict[str, Any]:
     return {"source_frames": source, "frames_decoded": decoded, "per_source_frame": round(decoded / source, 6) if source else None}
 
 
-def recipe_of(out: str, name: str | None = None, sets: Iterable[str] = ()) -> Recipe:
+def recipe_of(out: str | os.PathLike[str] | Storage, name: str | None = None, sets: Iterable[str] = ()) -> Recipe:
     """The recipe `name`, by default the one that `out` was last judged with, with `sets` on top.
 
     Raises:
@@ -82,7 +76,4 @@ def recipe_of(out: str, name: str | None = None, sets: Iterable[str] = ()) -> Re
     store = Storage.at(out)
     if store.size(RESOLVED) is None:
         raise ValueError(f"{out} has no {RESOLVED}: it is not an output of `pan curate`; give its folder, or begin one with `pan curate VIDEOS --out {out}`")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "config.resolved.toml"
-        path.write_bytes(store.read(RESOLVED))
-        return load(str(path), list(sets))
+    return loads(store.read(RESOLVED).decode(), f"{store.root}/{RESOLVED}", sets)

@@ -107,7 +107,11 @@ def load(name_or_file: str = "local", sets: Iterable[str] = ()) -> Recipe:
     Raises:
         SettingsError: no such recipe, not TOML, an unknown key, a wrong type, a value out of bounds; all problems at once.
     """
-    text, where = _read(name_or_file)
+    return loads(*_read(name_or_file), sets)
+
+
+def loads(text: str, where: str, sets: Iterable[str] = ()) -> Recipe:
+    """A recipe from its TOML text, which errors name `where`; otherwise as `load`."""
     return strict_toml.build(Recipe, strict_toml.apply_sets(strict_toml.parse(text, where), sets), where)
 
 

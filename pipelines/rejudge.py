@@ -24,13 +24,14 @@ def rejudge(out: str, recipe: "Recipe", cpus: int | None = None, counts: dict[st
     from curation.ledger import FrozenLedger, Tail
     from curation.plan import read_plan
     from pipelines import cluster, preflight, publish, run, stream
+    from pipelines.judge import judge_ledger
     from pipelines.progress import Progress, shown
 
     plan = read_plan(out)
     command = ["pan", "rejudge", out]
     with run.begin(out, recipe, {**plan, "settings": recipe.plan_settings()}, command) as held:
         ledger = FrozenLedger.read(held.out)
-        rows = publish.to_complete(ledger, publish.verdicts(ledger, recipe))
+        rows = publish.to_complete(ledger, judge_ledger(ledger, recipe.entries()))
         if rows.num_rows:
             stages = stream.stages(recipe, reopen=True)
             cluster.connect(cpus)
@@ -89,9 +90,10 @@ def _dry_run(out: str, recipe: "Recipe", as_json: bool) -> Exit:
 
     from curation.ledger import FrozenLedger
     from pipelines import publish
+    from pipelines.judge import judge_ledger
 
     ledger = FrozenLedger.read(out)
-    found = difference(ledger, publish.verdicts(ledger, publish.recipe_of(out)), publish.verdicts(ledger, recipe))
+    found = difference(ledger, judge_ledger(ledger, publish.recipe_of(out).entries()), judge_ledger(ledger, recipe.entries()))
     if as_json:
         print(json.dumps(found))
         return Exit.COMPLETE
