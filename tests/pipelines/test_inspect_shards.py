@@ -16,9 +16,10 @@ from curation.pack import pack
 from curation.plan import write_plan
 from curation.sink import Ledger
 from curation.verify import verify
-from pipelines import explain, inspect_shards, publish, recipe, status
+from pipelines import explain, inspect_shards, recipe, status
 from pipelines.cli import app
 from pipelines.exits import Exit
+from pipelines.judge import judge_ledger
 from pipelines.outcome import outcome
 from pipelines.run import RESOLVED, ended
 
@@ -100,7 +101,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = begun(tmp_path_factory.mktemp("packed"))
     settings = recipe.load("local", SETTINGS)
     ledger = FrozenLedger.read(out)
-    found = publish.verdicts(ledger, settings)
+    found = judge_ledger(ledger, settings.entries())
     reasons = {c: r for c, r in zip(found.clip_ids, found.reasons, strict=True) if r}
     pack(ledger, found.kept(), settings.pack_plan("0" * 64), reasons)
     ended(str(out), Exit.COMPLETE, "complete", {}, ["pan", "curate"])
