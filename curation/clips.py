@@ -43,6 +43,9 @@ BASE_FIELDS: tuple[pa.Field, ...] = (
     pa.field("caption", pa.string()),  # CaptionClips -> -    whole-clip text
     pa.field("caption_backend", pa.string()),  # CaptionClips -> -    "measured", later the model's name
     pa.field("prompt_version", pa.string()),  # CaptionClips -> -
+    pa.field("structure", pa.string()),  # CaptionClips -> -    JSON: the model's structured caption (chunks, actors, camera); null for "measured"
+    pa.field("frames_sha256", pa.string()),  # CaptionClips -> -    of the pictures that the caption was written from (curation.vlm.frames_sha256)
+    pa.field("answers", pa.list_(pa.string())),  # content, CaptionClips -> -    a model's answers as JSON (curation.vlm.Answer.record)
     pa.field("video", pa.large_binary()),  # CutClips -> segment   MP4 bytes of a kept clip
     pa.field("video_sha256", pa.string()),  # CutClips -> -
     pa.field("video_frames", pa.int32()),  # CutClips -> -        frames in the MP4, counted

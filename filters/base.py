@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
+from curation.config import Config
 from curation.frames import Frames
 
 
@@ -12,7 +13,9 @@ class Filter(Protocol):
     """Measures a clip. It never sees a threshold.
 
     `scores` maps each score's name (without the filter's own, which is put before it in the table) to its unit.
-    A filter that gains from batches also offers `score_many(clips: Sequence[Frames]) -> list[dict[str, float]]`.
+    A filter that gains from batches also offers `score_many(clips: Sequence[Frames]) -> list[dict[str, float]]`, and one that asks a
+    model `score_asked(clips: Sequence[Frames], clip_ids: Sequence[str]) -> list[tuple[dict[str, float], list[str]]]`: scores, and the
+    answers' records for the row's `answers`. Where a score is missing from the dict it is null, "not measured", and fails closed.
     """
 
     scores: ClassVar[Mapping[str, str]]
@@ -57,15 +60,24 @@ class Entry:
     Attributes:
         name: the filter's name: its recipe table and its columns' prefix.
         stage: "rules" (CPU, cheap), "detectors" (networks), "content" (vision-language model); each runs only on what the one before kept.
-        make: builds the filter; called once a worker, so that weights load there.
+        make: builds the filter, from `settings` where there are any; called once a worker, so that weights load there.
         scores: as the filter's own, repeated here so that reading the catalogue imports no model.
+        settings: what else the filter can be told (back end, weights): keys of its recipe table beside the thresholds, and part of the plan. A
+            field named `vlm` is not in the table: it gets the recipe's own `[vlm]`.
+        enabled: whether it runs where a recipe says nothing.
     """
 
     name: str
     stage: Literal["rules", "detectors", "content"]
-    make: Callable[[], Filter]
+    make: Callable[..., Filter]
     scores: Mapping[str, str]
     rules: tuple[Rule, ...]
+    settings: Config | None = None
+    enabled: bool = True
+
+    def build(self) -> Filter:
+        """The filter."""
+        return self.make() if self.settings is None else self.make(self.settings)
 
     def columns(self) -> list[str]:
         """The score columns, "{filter}_{score}"."""

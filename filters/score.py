@@ -33,7 +33,7 @@ class ScoreClips:
         if not names or len(set(names)) < len(names):
             raise ValueError(f"{stage_name}: needs at least one filter, each once, got {names}")
         self.entries, self.stage_name = tuple(entries), stage_name
-        self.filters: list[Filter] = [entry.make() for entry in entries]  # here, so that weights load once a worker
+        self.filters: list[Filter] = [entry.build() for entry in entries]  # here, so that weights load once a worker
         self.columns = [column for entry in entries for column in entry.columns()]
         self.rules = [rule for entry in entries for rule in entry.rules]
 

@@ -17,6 +17,7 @@ from curation.pack import PackPlan
 from curation.shots import SplitConfig
 from curation.sources import SourcesConfig
 from curation.stage import Resources
+from curation.vlm import VlmConfig
 from filters.base import Entry
 from filters.catalog import CATALOG, thresholds_of
 from pipelines import strict_toml, thresholds
@@ -40,6 +41,9 @@ class StageResources(Config):
     split: Resources = Field(default_factory=Resources, description="SplitVideo: decodes, and finds the shots")
     rules: Resources = Field(default_factory=Resources, description="ScoreClips(rules): the cheap filters")
     detectors: Resources = Field(default_factory=Resources, description="ScoreClips(detectors): the networks")
+    content: Resources = Field(
+        default_factory=Resources, description="ScoreClips(content): the vision-language model's questions, or what is measured in their place"
+    )
     caption: Resources = Field(default_factory=Resources, description="CaptionClips")
     cut: Resources = Field(default_factory=Resources, description="CutClips: writes the kept clips' MP4")
     sink: Resources = Field(default_factory=Resources, description="Ledger: commits the rows")
@@ -52,6 +56,7 @@ class Recipe(Config):
     limits: Limits = Field(default_factory=Limits, description="what a video may be")
     split: SplitConfig = Field(default_factory=SplitConfig, description="how a video becomes clips")
     filters: FilterSettings = Field(default_factory=FilterSettings, description="which filters run, and their thresholds")
+    vlm: VlmConfig = Field(default_factory=VlmConfig, description="the vision-language model, where the content filter's or the captioner's backend is vlm")
     caption: CaptionConfig = Field(default_factory=CaptionConfig, description="how kept clips are described")
     cut: CutConfig = Field(default_factory=CutConfig, description="how kept clips become MP4")
     pack: PackSettings = Field(default_factory=PackSettings, description="how kept clips become shards")
@@ -68,12 +73,21 @@ class Recipe(Config):
         Thresholds are left out (`pan rejudge` judges the ledger again), the set of enabled filters is in. Left out are also
         `pack`, which another pack of the same ledger may change, and `resources` and `budget`, on which neither clips nor bytes depend.
         """
-        settings = self.model_dump(mode="json", exclude={"resources", "pack", "budget"})
-        return settings | {"filters": [entry.name for entry in self.entries()]}
+        settings = self.model_dump(mode="json", exclude={"resources", "pack", "budget", "vlm"})
+        filters = [
+            entry.name if entry.settings is None else {entry.name: entry.settings.model_dump(mode="json", exclude={thresholds.SHARED})}
+            for entry in self.entries()
+        ]
+        asks = {"vlm": self.vlm.identity()} if self.asks_vlm() else {}
+        return settings | asks | {"filters": filters}
+
+    def asks_vlm(self) -> bool:
+        """Whether any stage asks the vision-language model."""
+        return self.caption.backend == "vlm" or any(getattr(entry.settings, "backend", None) == "vlm" for entry in self.entries())
 
     def entries(self, stage: str | None = None) -> tuple[Entry, ...]:
         """The enabled filters' catalogue entries with this recipe's thresholds, of one stage or of all."""
-        chosen = thresholds.enabled_entries(CATALOG, self.filters)
+        chosen = thresholds.enabled_entries(CATALOG, self.filters, self.vlm)
         return tuple(entry for entry in chosen if stage in (None, entry.stage))
 
     def pack_plan(self, plan_digest: str) -> PackPlan:

@@ -30,7 +30,7 @@ def stages(recipe: Recipe, reopen: bool = False) -> list[Stage]:
     take = recipe.resources
     first = partial(ReopenClips if reopen else SplitVideo, recipe.split, recipe.limits)
     found = [Stage(name="ReopenClips" if reopen else "SplitVideo", make=first, resources=take.split)]
-    for name, resources in (("rules", take.rules), ("detectors", take.detectors)):
+    for name, resources in (("rules", take.rules), ("detectors", take.detectors), ("content", take.content)):
         if entries := recipe.entries(name):
             found.append(Stage(name=f"ScoreClips_{name}", make=partial(ScoreClips, entries, name), resources=resources))
     found.append(Stage(name="CaptionClips", make=partial(CaptionClips, recipe.caption), resources=take.caption))

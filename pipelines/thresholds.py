@@ -1,6 +1,7 @@
-"""The recipe's filter tables, made from the catalogue: one key a rule, whether the filter runs, and the way back to entries."""
+"""The recipe's filter tables, made from the catalogue: one key a rule, the filter's own settings, whether it runs, and the way back to entries."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field, create_model, model_validator
@@ -8,6 +9,9 @@ from pydantic import Field, create_model, model_validator
 from curation.config import Config
 from filters.base import Entry, Rule
 from filters.catalog import thresholds_of, with_thresholds
+
+#: A filter setting of this name is the recipe's own `[vlm]`, which the captioner shares.
+SHARED = "vlm"
 
 
 class FilterTable(Config):
@@ -31,21 +35,33 @@ def settings_model(catalog: Iterable[Entry]) -> type[Config]:
     return create_model("FilterSettings", __base__=Config, __doc__="Which filters run, and the thresholds of their rules.", **tables)
 
 
-def enabled_entries(catalog: Iterable[Entry], settings: Config) -> tuple[Entry, ...]:
-    """The enabled filters' entries, their rules with the thresholds of `settings`, in the catalogue's order."""
-    tables = settings.model_dump()
+def enabled_entries(catalog: Iterable[Entry], settings: Config, vlm: Config | None = None) -> tuple[Entry, ...]:
+    """The enabled filters' entries, with the thresholds and settings of `settings`, in the catalogue's order; `vlm` goes to those that ask a model."""
+    catalog, tables = tuple(catalog), settings.model_dump()
     off = [name for name, table in tables.items() if not table["enabled"]]
-    values = {name: {key: value for key, value in table.items() if key != "enabled"} for name, table in tables.items() if name not in off}
-    return with_thresholds(tuple(catalog), values, off)
+    values = {entry.name: {rule.key: tables[entry.name][rule.key] for rule in entry.rules} for entry in catalog if entry.name not in off}
+    return tuple(_settled(entry, tables[entry.name], vlm) for entry in with_thresholds(catalog, values, off))
+
+
+def _settled(entry: Entry, table: Mapping[str, Any], vlm: Config | None) -> Entry:
+    """The entry with its own settings from its table."""
+    if entry.settings is None:
+        return replace(entry, enabled=True)
+    own = {name: table[name] for name in type(entry.settings).model_fields if name != SHARED}
+    shared = {SHARED: vlm.model_dump()} if vlm is not None and SHARED in type(entry.settings).model_fields else {}
+    return replace(entry, enabled=True, settings=type(entry.settings).model_validate(own | shared))
 
 
 def _table_model(entry: Entry) -> type[Config]:
     """One filter's table class; an interval that no value lies in is refused."""
-    keys = [rule.key for rule in entry.rules]
+    own = {name: field for name, field in type(entry.settings).model_fields.items() if name != SHARED} if entry.settings is not None else {}
+    keys = [*(rule.key for rule in entry.rules), *own]
     if len(set(keys)) < len(keys) or "enabled" in keys:
-        raise ValueError(f"filter {entry.name}: every rule needs a key of its own, got {keys}")
+        raise ValueError(f"filter {entry.name}: every rule and setting needs a key of its own, got {keys}")
     defaults = thresholds_of(entry)
     units = {f"{entry.name}_{score}": unit for score, unit in entry.scores.items()}
+    settings: Any = {name: (field.annotation, field) for name, field in own.items()}
+    runs: Any = {"enabled": (bool, Field(entry.enabled, description="off: neither measured nor judged"))}
     thresholds: Any = {rule.key: (float, Field(defaults[rule.key], description=_purpose(rule, units))) for rule in entry.rules}
 
     def ordered(self: Any) -> Any:
@@ -56,7 +72,7 @@ def _table_model(entry: Entry) -> type[Config]:
         return self
 
     validators: Any = {"ordered": model_validator(mode="after")(ordered)}
-    return create_model(f"{entry.name.title().replace('_', '')}Table", __base__=FilterTable, __validators__=validators, **thresholds)
+    return create_model(f"{entry.name.title().replace('_', '')}Table", __base__=FilterTable, __validators__=validators, **runs, **settings, **thresholds)
 
 
 def _purpose(rule: Rule, units: Mapping[str, str]) -> str:
