@@ -13,7 +13,6 @@ from pydantic import Field
 from curation.config import Config
 from curation.frames import Frames
 
-
 #: The module whose `open_back_end(config)` gives a Vlm; each is imported only where it is asked for.
 BACK_ENDS = {"vllm": "curation.vlm_engine", "openai": "curation.vlm_server"}
 
