@@ -51,13 +51,13 @@ demo: $(VENV)/.core.stamp
 	@$(BIN)/pan demo
 
 test: $(VENV)/.dev.stamp
-	$(BIN)/python -m pytest $(TEST_FLAGS)
+	$(BIN)/python -m pytest --ignore=tests/learned $(TEST_FLAGS)
 
 check: $(VENV)/.dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict $(FOLDERS)
-	$(BIN)/python -m pytest $(TEST_FLAGS)
+	$(BIN)/python -m pytest --ignore=tests/learned $(TEST_FLAGS)
 
 bench: $(VENV)/.dev.stamp
 	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit $$?; done

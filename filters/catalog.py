@@ -4,7 +4,9 @@ import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from filters.aesthetic import AestheticSettings
 from filters.base import Entry, Filter, Rule
+from filters.text_detector import SceneTextSettings
 
 
 def _motion() -> Filter:
@@ -31,10 +33,18 @@ def _quality() -> Filter:
     return Quality()
 
 
-def _scene_text() -> Filter:
+def _scene_text(settings: SceneTextSettings) -> Filter:
     from filters.scene_text import SceneText
+    from filters.text_detector import detector
 
-    return SceneText()
+    detector(settings)  # its weights load here, where a missing one is the user's fault
+    return SceneText(settings)
+
+
+def _aesthetic(settings: AestheticSettings) -> Filter:
+    from filters.aesthetic import Aesthetic
+
+    return Aesthetic(settings)
 
 
 # Source of every threshold below that names no other: benchmarks/rule_thresholds.py, which chooses each in the middle of the
@@ -144,6 +154,7 @@ SCENE_TEXT = Entry(
         "persistent_area": "share of the picture x share of the pictures, over the places that hold lines of text that stay in place, in at least half of them",
         "overlay_area": "share of the picture that keeps holding text while the picture around it changes",
         "subtitle_area": "share of the picture: lines of text that stay in the lower third, centred",
+        "corner_area": "share of the picture: lines of text that stay in a corner, within a tenth of the picture from two borders (a watermark, a logo)",
         "frames_with_text": "share of the pictures looked at",
     },
     # Source: benchmarks/text_thresholds.py, in the same way.
@@ -154,7 +165,24 @@ SCENE_TEXT = Entry(
         # Text that stays over a still picture may be the scene's own. Peers reject from 2 % of a single frame (VideoX-Fun).
         Rule("persistent_high", "scene_text_persistent_area", "persistent_text", high=0.02),
         Rule("area_high", "scene_text_area", "text_dominated", high=0.07),
+        # Not from the labels, which allow small corner logos (about 1 %): three times that is in the way.
+        Rule("corner_high", "scene_text_corner_area", "watermark", high=0.03),
     ),
+    settings=SceneTextSettings(),
+)
+
+AESTHETIC = Entry(
+    "aesthetic",
+    "detectors",
+    _aesthetic,
+    {
+        "mean": "about 1 (ugly) to 10 (beautiful), mean over the pictures looked at",
+        "min": "the same, lowest of the pictures looked at",
+    },
+    # Source: Cosmos and NeMo Curator reject below 3.5; 4.75 (Open-Sora Plan) would also take plain scenes that a world model has to know.
+    (Rule("low", "aesthetic_mean", "not_aesthetic", low=3.5),),
+    settings=AestheticSettings(),
+    enabled=False,
 )
 
 #: Cheapest first; every filter of a stage measures each clip that the stages before kept.
@@ -164,6 +192,7 @@ CATALOG: tuple[Entry, ...] = (
     COLOR,
     QUALITY,
     SCENE_TEXT,
+    AESTHETIC,
 )
 
 

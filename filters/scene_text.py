@@ -1,16 +1,16 @@
 """scene_text: how much of the picture text covers, for how long, and whether it is laid over the picture (subtitles, banners)."""
 
 import itertools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache
-from typing import ClassVar, Literal, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from curation.frames import U8, Frames
+from filters.text_detector import BACKENDS, SceneTextSettings, detector
 
 Mask = npt.NDArray[np.bool_]
 F32 = npt.NDArray[np.float32]
@@ -18,56 +18,6 @@ I32 = npt.NDArray[np.int32]
 
 #: A picture in which fewer textured tiles than this can be compared says nothing about motion behind the text.
 _TILES = 6
-
-
-class Detector(Protocol):
-    """A text detector: what another backend has to offer to stand behind this filter."""
-
-    def detect(self, rgb: U8) -> list[I32]:
-        """Outlines of the text lines in uint8 [H, W, 3]: int32 [N, 2] each, x and y in px; none = empty."""
-        ...
-
-
-class RapidOcr:
-    """PP-OCRv4 mobile detector (DB head) by ONNX Runtime on one CPU thread; the weights lie in the wheel.
-
-    The picture goes in at its own size, sides rounded to 32 px: at short side 256 a line of text counts from about 7 px height,
-    and smaller ones are no obstruction.
-
-    Source: PP-OCRv4, https://github.com/PaddlePaddle/PaddleOCR; settings as in rapidocr-onnxruntime 1.4.4's own config.yaml.
-
-    Raises:
-        ValueError: the package is not installed.
-    """
-
-    def __init__(self) -> None:
-        try:
-            import rapidocr_onnxruntime
-            from rapidocr_onnxruntime.ch_ppocr_det import TextDetector
-        except ImportError as fault:
-            raise ValueError("scene_text needs rapidocr-onnxruntime: run `make install`, or leave scene_text out of the recipe") from fault
-        from pathlib import Path
-
-        model = Path(rapidocr_onnxruntime.__file__).parent / "models" / "ch_PP-OCRv4_det_infer.onnx"
-        threads = {"intra_op_num_threads": 1, "inter_op_num_threads": 1, "use_cuda": False, "use_dml": False}
-        size = {"limit_side_len": 32, "limit_type": "min", "mean": [0.5] * 3, "std": [0.5] * 3}
-        heat = {"thresh": 0.3, "box_thresh": 0.5, "unclip_ratio": 1.6, "use_dilation": True, "score_mode": "fast"}
-        self._net = TextDetector({"model_path": str(model), **threads, **size, **heat})
-
-    def detect(self, rgb: U8) -> list[I32]:
-        """Boxes of four corners each (`Detector.detect`)."""
-        boxes, _ = self._net(np.ascontiguousarray(rgb[..., ::-1]))
-        return [] if boxes is None else [np.round(box).astype(np.int32) for box in boxes]
-
-
-#: Adding a backend (PaddleOCR on a GPU) = one class with `detect` and one line here.
-BACKENDS: Mapping[str, Callable[[], Detector]] = {"rapidocr": RapidOcr}
-
-
-@cache
-def _detector(backend: str) -> Detector:
-    """The worker's one detector: weights load once in a process."""
-    return BACKENDS[backend]()
 
 
 @dataclass(frozen=True)
@@ -80,7 +30,7 @@ class SceneText:
     Source: PAN section 6.2.2: reject prominent or obstructive text across frames, by the proportion of each frame that text covers.
     """
 
-    backend: Literal["rapidocr"] = "rapidocr"
+    settings: SceneTextSettings = field(default_factory=SceneTextSettings)
     every_s: float = 1.25
     least: int = 3
     most: int = 8
@@ -92,17 +42,23 @@ class SceneText:
         "persistent_area": "share of the picture x share of the pictures, over the places that hold lines of text that stay in place, in at least half of them",
         "overlay_area": "share of the picture that keeps holding text while the picture around it changes",
         "subtitle_area": "share of the picture: lines of text that stay in the lower third, centred",
+        "corner_area": "share of the picture: lines of text that stay in a corner, within a tenth of the picture from two borders (a watermark, a logo)",
         "frames_with_text": "share of the pictures looked at",
     }
 
     def __post_init__(self) -> None:
-        if self.backend not in BACKENDS or self.every_s <= 0 or not 2 <= self.least <= self.most:
+        if self.settings.backend not in BACKENDS or self.every_s <= 0 or not 2 <= self.least <= self.most:
             raise ValueError(f"SceneText: backend one of {sorted(BACKENDS)}, every_s > 0 and 2 <= least <= most, got {self}")
 
     def score(self, frames: Frames) -> dict[str, float]:
         """The scores of one clip; frames: rgb uint8 [T, H, W, 3], T >= 1."""
-        picked = [frames.rgb[i] for i in self.looked_at(frames)]
-        return measure(picked, [_detector(self.backend).detect(rgb) for rgb in picked])
+        return self.score_many([frames])[0]
+
+    def score_many(self, clips: Sequence[Frames]) -> list[dict[str, float]]:
+        """The scores of several clips, in order; their pictures go through the detector together."""
+        picked = [[frames.rgb[i] for i in self.looked_at(frames)] for frames in clips]
+        boxes = iter(detector(self.settings).detect_many([rgb for pictures in picked for rgb in pictures]))
+        return [measure(pictures, [next(boxes) for _ in pictures]) for pictures in picked]
 
     def looked_at(self, frames: Frames) -> list[int]:
         """Indices of the pictures that are searched, evenly spread over the clip, each once."""
@@ -123,6 +79,7 @@ def measure(pictures: list[U8], boxes: list[list[I32]]) -> dict[str, float]:
         "persistent_area": _persistent([_fill(found, size) for found in staying]),
         "overlay_area": _overlay(pictures, boxes),
         "subtitle_area": _persistent([_fill(_subtitle_like(found, size), size) for found in staying]),
+        "corner_area": _persistent([_fill(_in_corner(found, size), size) for found in staying]),
         "frames_with_text": float((areas > 0).mean()),
     }
 
@@ -166,6 +123,21 @@ def _subtitle_like(boxes: list[I32], size: tuple[int, ...]) -> list[I32]:
     for box in boxes:
         (x0, y0), (x1, y1) = box.min(axis=0), box.max(axis=0)
         if (y0 + y1) / 2 > height * 2 / 3 and abs(x0 + x1 - width) < 0.2 * width and x1 - x0 > max(0.1 * width, 1.5 * (y1 - y0)):
+            kept.append(box)
+    return kept
+
+
+def _in_corner(boxes: list[I32], size: tuple[int, ...]) -> list[I32]:
+    """The boxes that begin within a tenth of the picture from a side border and from the upper or lower one, and end before its middle.
+
+    Source: the corner zone of NVIDIA's cosmos-curate, which counts text within 10 % of two borders as a watermark.
+    """
+    height, width = size
+    kept = []
+    for box in boxes:
+        (x0, y0), (x1, y1) = box.min(axis=0), box.max(axis=0)
+        side, level = min(x0, width - x1) < width / 10, min(y0, height - y1) < height / 10
+        if side and level and (x1 <= width / 2 or x0 >= width / 2) and (y1 <= height / 2 or y0 >= height / 2):
             kept.append(box)
     return kept
 

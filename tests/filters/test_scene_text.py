@@ -1,5 +1,7 @@
 """scene_text on made clips: natural texture holds none, and size, persistence and place of burnt-in text move the scores as they should."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from curation.frames import SIGNALS, U8, Frames
 from filters.base import verdict
 from filters.catalog import SCENE_TEXT
 from filters.scene_text import SceneText, measure
+from filters.text_detector import SceneTextSettings, detector
 
 HEIGHT, WIDTH, COUNT = 256, 454, 12
 
@@ -144,12 +147,30 @@ def test_settings_out_of_bounds_are_refused() -> None:
     with pytest.raises(ValueError, match="2 <= least <= most"):
         SceneText(least=1)
     with pytest.raises(ValueError, match="backend"):
-        SceneText(backend="paddle")  # type: ignore[arg-type]
+        SceneTextSettings(backend="tesseract")  # type: ignore[arg-type]
 
 
 def test_the_catalogue_names_the_filters_own_scores() -> None:
     assert SCENE_TEXT.scores == SceneText.scores
-    assert isinstance(SCENE_TEXT.make(), SceneText)
+    assert isinstance(SCENE_TEXT.build(), SceneText)
+
+
+def test_several_clips_at_once_score_as_each_alone() -> None:
+    clips = [clip([burn(p, "What is this sport?") for p in pan()]), clip(still()), clip([still()[0][:64, :64]] * 3)]
+    assert SceneText().score_many(clips) == [SceneText().score(one) for one in clips]
+
+
+def test_text_that_stays_in_a_corner_is_a_watermark_and_elsewhere_is_not() -> None:
+    corner = scores([burn(p, "CHANNEL 9", 0.8, 30, WIDTH - 160) for p in pan()])
+    assert corner["corner_area"] == pytest.approx(corner["persistent_area"])
+    assert corner["corner_area"] > 0.01
+    assert scores([burn(p, "CHANNEL 9", 0.8, 130, 140) for p in pan()])["corner_area"] == 0.0
+    assert scores([burn(p, "A LINE ALL ALONG THE TOP", 0.9, 24, 8) for p in pan()])["corner_area"] == 0.0
+
+
+def test_paddle_without_its_folder_or_package_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no inference\.yml"):
+        detector(SceneTextSettings(backend="paddle", model_dir=str(tmp_path)))
 
 
 @pytest.mark.parametrize(
