@@ -30,6 +30,10 @@ class VlmConfig(Config):
     model: str = Field("", description="a local folder or a model's name; what the server calls it")
     revision: str = Field("", description="the model's revision, recorded with every answer")
     url: str = Field("", description="the server's address up to /v1; for backend openai")
+    key_env: str = Field(
+        "",
+        description="name of the environment variable that holds the server's key; empty = the server asks for none. The key itself never stands in a recipe",
+    )
     adapter: str = Field("", description="folder of a LoRA adapter that `pipelines/train_judge.py` wrote; empty = none")
     tensor_parallel: int = Field(1, ge=1, description="GPUs that share one layer")
     pipeline_parallel: int = Field(1, ge=1, description="groups of layers on GPUs of their own")
@@ -39,13 +43,21 @@ class VlmConfig(Config):
     max_pictures: int = Field(64, ge=2, le=768, description="pictures of a clip that are shown, evenly spread; more cost tokens, fewer miss short actions")
     concurrency: int = Field(8, ge=1, le=1024, description="requests under way at a time, for backend openai")
     timeout_s: float = Field(120.0, gt=0, description="for one request to a server")
+    pictures: Literal["jpeg", "png"] = Field("jpeg", description="how pictures travel to a server; jpeg takes a tenth of png's bytes, png is exact")
+    choices_by: Literal["top_logprobs", "vllm"] = Field(
+        "top_logprobs",
+        description="of choices' log-probabilities: read from the 20 likeliest first tokens, which most servers give, or exact through vLLM's own fields",
+    )
+    max_answer_bytes: int = Field(
+        1 << 20, ge=1024, description="a server's longer answer is refused while it is read; a caption of 1024 tokens takes some 10 kB"
+    )
     tries: int = Field(5, ge=1, le=20, description="of one request where the server says 429 or 5xx, or does not answer")
     repairs: int = Field(2, ge=0, le=2, description="further tries where an answer does not fit its schema")
     restarts: int = Field(2, ge=0, le=20, description="times that an engine which died is built again")
 
     def identity(self) -> dict[str, Any]:
         """What decides the answers: who is asked and what is shown; not how it is reached."""
-        return self.model_dump(mode="json", include={"model", "revision", "adapter", "dtype", "max_pictures", "repairs"})
+        return self.model_dump(mode="json", include={"model", "revision", "adapter", "dtype", "max_pictures", "pictures", "choices_by", "repairs"})
 
 
 @dataclass(frozen=True)
@@ -198,6 +210,11 @@ def stamp(question: Question, most: int) -> dict[str, Any]:
         "prompt_version": question.prompt.version,
         "frames_sha256": frames_sha256(pictures, times),
     }
+
+
+def correction(fault: str) -> str:
+    """What the model is told, in the same conversation, after an answer that was not accepted."""
+    return f"That answer cannot be used: {fault[:500]} Answer the same question again, completely, and correct this."
 
 
 def parsed(text: str, question: Question) -> tuple[Any, str | None]:
