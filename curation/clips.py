@@ -18,6 +18,7 @@ BASE_FIELDS: tuple[pa.Field, ...] = (
     pa.field("clip_id", pa.string()),  # SplitVideo -> -      16 hex digits; null in a video's row
     pa.field("video_id", pa.string(), nullable=False),  # sources -> -         16 hex digits of the content's sha256 (of the uri where it could not be read)
     pa.field("video_uri", pa.string(), nullable=False),  # sources -> -         as given; escaped if not UTF-8
+    pa.field("video_stamp", pa.string()),  # sources -> -         size and time of the file when it was read (curation.opening.stamp_of); not published
     pa.field("provenance", pa.string()),  # sources -> -         JSON object: every other column of the manifest
     pa.field("clip_index", pa.int32()),  # SplitVideo -> -      0, 1, ... in time order within the video
     pa.field("start_s", pa.float64()),  # SplitVideo -> -      s since the video's first frame

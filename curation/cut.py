@@ -19,7 +19,7 @@ from pydantic import Field
 from curation.clips import ClipError
 from curation.config import Config
 from curation.limits import Limits
-from curation.opening import Source
+from curation.opening import Source, check_unchanged
 from curation.pictures import Look
 from curation.video import Video, open_output
 
@@ -256,7 +256,7 @@ class CutClips:
     def __call__(self, table: pa.Table) -> pa.Table:
         """A clip table to the same table with MP4 bytes; a clip that cannot be cut becomes "failed" with the ClipError's reason."""
         kept = [k == "clip" and s == "ok" and not r for k, s, r in zip(*(table[name].to_pylist() for name in ("kind", "status", "reject")), strict=True)]
-        names = ("video_uri", "start_pts", "end_pts", "start_frame", "end_frame", "chunks", "stages")
+        names = ("video_id", "video_uri", "video_stamp", "start_pts", "end_pts", "start_frame", "end_frame", "chunks", "stages")
         rows = table.select(names).to_pylist()
         changed = {index: self._cut(row) for index, (row, keep) in enumerate(zip(rows, kept, strict=True)) if keep}
         return _with(table, changed) if changed else table
@@ -264,6 +264,7 @@ class CutClips:
     def _cut(self, row: dict[str, Any]) -> dict[str, Any]:
         done = {"frames": None, "stages": [*(row["stages"] or []), "cut"]}
         try:
+            check_unchanged(row, self.limits)
             mp4 = cut(row["video_uri"], row["start_pts"], row["end_pts"], self.config, self.limits, row["chunks"] or 0)
             if self.config.mode == "copy" and mp4.frames - mp4.start_frame < row["end_frame"] - row["start_frame"]:
                 raise ClipError("cut_mismatch", f"{mp4.frames - mp4.start_frame} of {row['end_frame'] - row['start_frame']} frames were copied")

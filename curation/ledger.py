@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.clips import clip_schema
+from curation.lineage import Known, known, replaced, settle
 from curation.segments import BLOBS, LEDGER, PLACE, SEGMENTS, DamagedSegment, Segment, read_segment, row_key
 from curation.storage import Storage
 
@@ -26,18 +27,20 @@ class FrozenLedger:
 
     Of two rows about the same thing the one that came further wins: status "ok" before others, then more stages passed (a clip that `rejudge`
     sent through the missing stages), then the lexicographically smallest segment id: the same choice in whatever order they were committed.
-    Of two attempts that cut a video differently, the newest counts.
+    Of two attempts that cut a video differently, the newest counts; of two files that lay under one name, the one that was there last (`curation.lineage`).
 
     Attributes:
         segments: the sound segments, by id.
         damaged: ids of segments that are not sound, with what is wrong; their items count as not done.
         table: all rows, clips by (video_id, clip_index, clip_id) and then videos by (video_id, video_uri).
+        sources: what each source's name stands for.
     """
 
     out: Storage
     segments: tuple[Segment, ...]
     damaged: tuple[str, ...]
     table: pa.Table
+    sources: Mapping[str, Known]
 
     @classmethod
     def read(cls, out: Out, only: Iterable[str] | None = None) -> "FrozenLedger":
@@ -62,8 +65,9 @@ class FrozenLedger:
                 continue
             segments.append(facts)
             tables.append(table)
-        merged = pa.concat_tables(tables, promote_options="permissive") if tables else _empty()
-        return cls(store, tuple(segments), tuple(damaged), _once(merged))
+        merged = pa.concat_tables([_empty().select(["video_stamp"]), *tables], promote_options="permissive") if tables else _empty()
+        table, sources = _once(merged)
+        return cls(store, tuple(segments), tuple(damaged), table, sources)
 
     def clips(self) -> pa.Table:
         """One row a clip."""
@@ -131,23 +135,31 @@ def _empty() -> pa.Table:
     return pa.schema([*(f for f in clip_schema() if f.name not in BLOBS), *PLACE]).empty_table()
 
 
-def _once(table: pa.Table) -> pa.Table:
-    """Each clip and each video once, in the order of `FrozenLedger.table`."""
-    columns = table.select(["kind", "clip_id", "video_id", "video_uri", "clip_index", "status", "stages", "segment", "fence"]).to_pylist()
+COLUMNS = ("kind", "clip_id", "video_id", "video_uri", "video_stamp", "clip_index", "status", "error_code", "stages", "segment", "fence")
+
+
+def _once(table: pa.Table) -> tuple[pa.Table, dict[str, Known]]:
+    """Each clip and each video once, in the order of `FrozenLedger.table`; and what each source's name stands for."""
+    columns = table.select(list(COLUMNS)).to_pylist()
     newest = _torn(columns)
     best: dict[tuple[str, str, str], tuple[Any, int]] = {}
     for i, row in enumerate(columns):
         if row["status"] != "duplicate" and row["fence"] < newest.get(row["video_id"], 0):
             continue
-        key, rank = row_key(row), (row["status"] != "ok", -len(row["stages"]), row["segment"], i)
+        again = 0 if row["status"] == "ok" else -row["fence"]  # what failed twice failed as it did last
+        key, rank = row_key(row), (row["status"] != "ok", -len(row["stages"]), again, row["segment"], i)
         if key not in best or rank < best[key][0]:
             best[key] = (rank, i)
 
-    def place(i: int) -> tuple[Any, ...]:
-        row = columns[i]
+    def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
         return (row["kind"], row["video_id"], row["clip_index"] if row["kind"] == "clip" else 0, *row_key(row)[1:])
 
-    return table.take(pa.array(sorted((i for _, i in best.values()), key=place), pa.int64()))
+    once = table.take(pa.array(sorted((i for _, i in best.values()), key=lambda i: place(columns[i])), pa.int64()))
+    if old := replaced(columns):
+        once = settle(once, old)
+        rows = once.select(list(COLUMNS)).to_pylist()
+        once = once.take(pa.array(sorted(range(len(rows)), key=lambda i: place(rows[i])), pa.int64()))
+    return once, known(columns, once.select(list(COLUMNS)).to_pylist())
 
 
 def _torn(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:

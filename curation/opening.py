@@ -5,12 +5,12 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 from urllib.parse import unquote_to_bytes
 
-from pyarrow.fs import FileSystem
+from pyarrow.fs import FileInfo, FileSystem, FileType
 
 from curation.clips import ClipError
 from curation.limits import Limits
@@ -74,6 +74,43 @@ def _open_object(uri: str) -> Source:
 
     file = store.open_input_file(path)
     return Source(cast(BinaryIO, file), file.size(), stamp, block=1 << 20)
+
+
+def stamp_of(uri: str) -> str:
+    """What tells from outside whether a file may have changed: "<size>-<modification time in ns>", or "unreadable" or "missing"; no byte is read.
+
+    An object store's listing has both; where its objects are replaced, their time changes. A link is not followed: it has a stamp of its own.
+    """
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", uri)
+    try:
+        if scheme and scheme[1].lower() != "file":
+            store, name = FileSystem.from_uri(uri)
+            return stamp_text(store.get_file_info(name))
+        path = unquote_to_bytes(uri[len("file://") :]) if scheme else os.fsencode(uri)
+        state = os.lstat(path)
+        return f"{state.st_size}-{state.st_mtime_ns}" if stat.S_ISLNK(state.st_mode) or os.access(path, os.R_OK) else "unreadable"
+    except FileNotFoundError:
+        return "missing"
+    except (OSError, ValueError):
+        return "unreadable"
+
+
+def stamp_text(info: FileInfo) -> str:
+    """`stamp_of` from what a listing of an object store has said already."""
+    return "missing" if info.type == FileType.NotFound else f"{info.size or 0}-{info.mtime_ns or 0}"
+
+
+def check_unchanged(row: Mapping[str, Any], limits: Limits | None = None) -> None:
+    """Makes sure that a row's file still holds the bytes that its `video_id` names: by `video_stamp`, and only where that differs by reading it.
+
+    Raises:
+        ClipError: source_changed; io_error and not_regular_file where it can no longer be read.
+    """
+    if row.get("video_stamp") is None or stamp_of(row["video_uri"]) == row["video_stamp"].partition("@")[0]:
+        return
+    found, _, _ = content_id(row["video_uri"], limits)
+    if found != row["video_id"]:
+        raise ClipError("source_changed", f"it held video {row['video_id']} when the run began, now it holds {found}; run again to take the new bytes")
 
 
 def content_id(uri: str, limits: Limits | None = None) -> tuple[str, str, int]:

@@ -3,6 +3,7 @@
 import pyarrow as pa
 
 from curation.clips import ClipError
+from curation.opening import check_unchanged
 from curation.shots import SplitConfig, frames_of
 from curation.video import Limits, read_clip
 
@@ -24,6 +25,7 @@ class ReopenClips:
             if row["kind"] != "clip" or row["status"] != "ok" or row["reject"]:
                 continue
             try:
+                check_unchanged(row, self._limits)
                 pictures = read_clip(row["video_uri"], row["start_pts"], row["end_pts"], self._limits, self._config.size)
                 row["frames"] = frames_of(pictures, row, self._config).to_bytes()
             except ClipError as error:

@@ -16,6 +16,7 @@ from curation.boundaries import Boundary, BoundaryFinder, ShotConfig
 from curation.clips import ClipError, clip_id, table_of
 from curation.config import Config
 from curation.frames import Frames
+from curation.opening import check_unchanged
 from curation.pictures import Picture
 from curation.sampler import SAME_S, Sampler, grid_s, sample_clip
 from curation.signals import Measured, Meter
@@ -115,6 +116,7 @@ class _Split:
         """Clips' rows, then the video's."""
         began, outcome, decoded = time.process_time(), dict[str, Any](), 0
         try:
+            check_unchanged(self.row, self.limits)
             with Video(self.row["video_uri"], limits=self.limits, size=self.config.size) as video:
                 try:
                     self._columns = _columns(video.info)
@@ -199,7 +201,7 @@ class _Split:
         self._clips += 1
         time_base = self._columns["time_base"]
         row = {
-            **{name: self.row[name] for name in ("video_id", "video_uri", "provenance")},
+            **{name: self.row.get(name) for name in ("video_id", "video_uri", "video_stamp", "provenance")},
             **self._columns,
             "clip_id": clip_id(self.row["video_id"], start.pts, end.pts, time_base, self.digest),
             "clip_index": self._clips - 1,

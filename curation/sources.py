@@ -1,7 +1,6 @@
 """Sources: which videos a run reads, from folders, globs, files and manifests, with where each one comes from."""
 
 import glob
-import hashlib
 import json
 import os
 import re
@@ -18,7 +17,8 @@ from pydantic import Field
 from curation.clips import ClipError, one_line, table_of
 from curation.config import Config
 from curation.limits import Limits
-from curation.opening import content_id
+from curation.lineage import id_of_name
+from curation.opening import content_id, stamp_of, stamp_text
 from curation.source_lists import LIST_SUFFIXES, rows
 from curation.uris import SCHEME, WILD, glob_regex, local_path, refused, target_of, uri_of
 
@@ -49,11 +49,15 @@ class SourcesConfig(Config):
 
 @dataclass(frozen=True)
 class Source:
-    """One input video. `uri` is an absolute path, s3:// or gs://, always UTF-8 (`uri_of`); `provenance` a JSON object; `origin` where we read of it."""
+    """One input video. `uri` is an absolute path, s3:// or gs://, always UTF-8 (`uri_of`); `provenance` a JSON object; `origin` where we read of it.
+
+    `stamp` is its `stamp_of` where a listing has told it for nothing.
+    """
 
     uri: str
     provenance: str = "{}"
     origin: str = ""
+    stamp: str | None = None
 
 
 class SourceErrors(ValueError):
@@ -166,7 +170,7 @@ class _Search:
             return self.fault(given, one_line(str(error), 200))
         if path.lower().endswith(LIST_SUFFIXES):
             return self._add_manifest(given, given, given.rsplit("/", 1)[0])
-        self.add(Source(given, origin=given))
+        self.add(Source(given, origin=given, stamp=stamp_text(info)))
 
     def _add_objects(self, given: str, base: str, path: str, infos: Iterable[FileInfo]) -> None:
         pattern = re.compile(glob_regex(given)) if WILD.search(given) else None
@@ -175,7 +179,7 @@ class _Search:
             uri, name = base + info.path[len(path) :], info.base_name
             hidden = name.startswith(".") or os.path.splitext(name)[1].lower() in self.config.skip_suffixes
             if info.type == FileType.File and not hidden and (pattern is None or pattern.fullmatch(uri)):
-                self.add(Source(uri, origin=given))
+                self.add(Source(uri, origin=given, stamp=stamp_text(info)))
         if pattern and len(self.found) == before:
             self.fault(given, "this pattern matches nothing")
 
@@ -216,13 +220,13 @@ class _Search:
 
 
 def video_table(sources: Sequence[Source], config: SourcesConfig | None = None) -> pa.Table:
-    """One narrow row a source: video_uri, provenance, status, error_code, error_detail.
+    """One narrow row a source: video_uri, video_stamp (null where finding it did not tell), provenance, status, error_code, error_detail.
 
     What the licence allow-list forbids fails here as "policy_licence", before a byte of it is read.
     """
     allowed = {licence.strip().casefold() for licence in (config or SourcesConfig()).licences}
-    found = [{"video_uri": s.uri, "provenance": s.provenance, **_licence_verdict(json.loads(s.provenance), allowed)} for s in sources]
-    text = ("video_uri", "provenance", "status", "error_code", "error_detail")
+    found = [{"video_uri": s.uri, "video_stamp": s.stamp, "provenance": s.provenance, **_licence_verdict(json.loads(s.provenance), allowed)} for s in sources]
+    text = ("video_uri", "video_stamp", "provenance", "status", "error_code", "error_detail")
     return pa.Table.from_pylist(found, schema=pa.schema([(name, pa.string()) for name in text]))
 
 
@@ -242,8 +246,9 @@ def identify(table: pa.Table, limits: Limits | None = None) -> pa.Table:
     """
     found = []
     for row in table.to_pylist():
-        row |= {"kind": "video", "video_id": hashlib.sha256(row["video_uri"].encode()).hexdigest()[:16]}
+        row |= {"kind": "video", "video_id": id_of_name(row["video_uri"])}
         if row["status"] == "ok":
+            row["video_stamp"] = stamp_of(row["video_uri"])  # before a byte is read: what changes from now on shows
             try:
                 video_id, _, size = content_id(row["video_uri"], limits)
                 if not size:  # it has no content to be known by: two empty files are not the same video

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines.changed import Changed
 from pipelines.exits import Exit
 
 if TYPE_CHECKING:
     from pipelines.recipe import Recipe
 
 
-def curate(inputs: Sequence[str], out: str, recipe: "Recipe", cpus: int | None = None, counts: dict[str, Any] | None = None) -> Exit:
+def curate(
+    inputs: Sequence[str], out: str, recipe: "Recipe", cpus: int | None = None, counts: dict[str, Any] | None = None, changed: Changed = Changed.REPORT
+) -> Exit:
     """Curates every video of `inputs` into `out`; what an earlier run has committed is not done again.
 
     Args:
@@ -21,6 +24,7 @@ def curate(inputs: Sequence[str], out: str, recipe: "Recipe", cpus: int | None =
         recipe: all settings.
         cpus: logical CPUs of a local Ray; None = all (on a cluster: its own).
         counts: filled with what exit.json reports.
+        changed: what becomes of files that were curated and have other bytes since.
 
     Raises:
         ValueError: inputs, recipe or output are at fault (exit code 2); see `pipelines.run.guarded` for the others.
@@ -36,15 +40,17 @@ def curate(inputs: Sequence[str], out: str, recipe: "Recipe", cpus: int | None =
     with run.begin(out, recipe, run.plan_of(recipe, list(inputs)), command) as held:
         stages = stream.stages(recipe)
         ledger = FrozenLedger.read(held.out)
-        todo = backlog.unseen(videos, ledger)
-        if todo.num_rows:
+        listed = backlog.look(videos, ledger)
+        decided, counts = backlog.Decided.nothing(), counts if counts is not None else {}
+        if listed.to_read.num_rows:
             cluster.connect(cpus)
             preflight.check(held.out, stages)
-            todo = backlog.undone(stream.identified(todo), ledger)
-        if todo.num_rows:
-            with shown(Progress(Tail(held.out).fresh, videos.num_rows)):
-                stream.run(todo, stages, held, recipe.resources.sink)
-        return publish.publish(held, recipe, counts if counts is not None else {})
+            decided = backlog.decide(stream.identified(listed.to_read), ledger, changed, held.lock.fence)
+            stream.commit(decided.same, held)
+            if decided.todo.num_rows:
+                with shown(Progress(Tail(held.out).fresh, videos.num_rows)):
+                    stream.run(decided.todo, stages, held, recipe.resources.sink)
+        return max(publish.publish(held, recipe, counts), backlog.tell(listed, decided, changed, counts))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,6 +67,9 @@ def command(
     recipe: Annotated[str, typer.Option(help="A packaged recipe (local, pan) or a TOML file.")] = "local",
     sets: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE on top of the recipe, such as filters.motion.low=0.02.")] = None,
     cpus: Annotated[int | None, typer.Option(min=1, help="Logical CPUs of the local Ray; all by default. Not on a cluster.")] = None,
+    changed: Annotated[Changed, typer.Option(help="Curated files that have other bytes now: report them with code 3, keep their clips, or replace them.")] = (
+        Changed.REPORT
+    ),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check inputs, recipe and cluster, print the plan, and stop.")] = False,
 ) -> int:
     """Raw videos to shards: find shots, measure, judge, caption, cut, commit, pack."""
@@ -75,7 +84,7 @@ def command(
         settings = recipes.load(recipe, sets or [])
         if dry_run:
             return preflight.dry_run(inputs, out, settings, cpus)
-        code = curate(inputs, out, settings, cpus, counts)
+        code = curate(inputs, out, settings, cpus, counts, changed)
         print(end_report(out))
         return code
 

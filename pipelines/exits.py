@@ -9,7 +9,7 @@ class Exit(IntEnum):
     COMPLETE = 0
     BUG = 1
     USAGE = 2  # the user's settings or arguments
-    OVER_BUDGET = 3  # finished or stopped with too many faults; also: `pan verify` found a fault
+    OVER_BUDGET = 3  # finished or stopped with too many faults; also: `pan verify` found a fault; a curated file has changed
     PREFLIGHT = 4
     STORAGE = 5
     LOCKED = 6  # another run holds the output

@@ -55,17 +55,20 @@ def dry_run(inputs: Sequence[str], out: str, recipe: Recipe, cpus: int | None) -
 
     from curation.ledger import FrozenLedger
     from curation.sources import check_output, find, video_table
-    from pipelines.backlog import unseen
+    from pipelines.backlog import look
 
     videos = video_table(find(inputs, recipe.sources), recipe.sources)
     check_output(out, inputs)
     store = Storage.at(out)
-    todo = unseen(videos, FrozenLedger.read(store))
+    listed = look(videos, FrozenLedger.read(store))
     stages = stream.stages(recipe)
     cluster.connect(cpus)
     faults = cluster.unsatisfiable(stages) or _unbuildable(stages)
     console = Console()
-    console.print(f"{videos.num_rows} videos listed, {videos.num_rows - todo.num_rows} of them done in {out}, {todo.num_rows} to do")
+    todo, suspects = listed.todo.num_rows, listed.suspects.num_rows
+    console.print(f"{videos.num_rows} videos listed, {videos.num_rows - todo} of them done in {out}, {todo} to do")
+    if suspects or listed.gone:
+        console.print(f"of the done ones, {suspects} have another size or time than when they were read, and {len(listed.gone)} are not there any more")
     table = Table("stage", "CPUs", "GPUs", "memory", "batch", "actors")
     for stage in stages:
         need = stage.resources

@@ -70,6 +70,13 @@ class Commit:
         return pa.table({"segment": pa.array(self._ledger.write([table]), pa.string())})
 
 
+def commit(rows: pa.Table, held: Run) -> None:
+    """Commits rows that need no stage."""
+    from curation.sink import Ledger
+
+    Ledger(held.out, held.lock.fence).write([rows])
+
+
 def identified(rows: pa.Table) -> pa.Table:
     """Video rows with their content's id, hashed on the whole cluster."""
     import ray

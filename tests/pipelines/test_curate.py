@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from curation.verify import verify
 from pipelines import curate, rejudge
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +81,30 @@ def test_a_second_run_does_nothing(finished: Path, corpus: Path, published: Tree
     assert curate.main([str(corpus), "--out", str(finished)]) == 0
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert published(finished) == tree
+
+
+def test_a_changed_file_is_named_and_replaced_on_demand(
+    tmp_path: Path, corpus: Path, published: Tree, ray_local: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "videos", tmp_path / "out"
+    folder.mkdir()
+    shutil.copy(corpus / "a_two_shots.mp4", folder / "a.mp4")
+    shutil.copy(corpus / "d_short.mp4", folder / "b.mp4")
+    assert curate.main([str(folder), "--out", str(out)]) == 0
+    tree = published(out)
+    shutil.copy(corpus / "b_still.mp4", folder / "a.mp4")
+    capsys.readouterr()
+    assert curate.main([str(folder), "--out", str(out)]) == 3
+    assert "--changed replace" in capsys.readouterr().err
+    record = json.loads((out / "_run" / "exit.json").read_text())
+    assert list(record["counts"]["changed_sources"]) == [str(folder / "a.mp4")]
+    assert published(out) == tree
+    assert curate.main([str(folder), "--out", str(out), "--changed", "replace"]) == 0
+    clips = clips_of(out)
+    assert not [c for c in clips if c["kept"]]
+    assert sorted({str(c["reasons"]) for c in clips if c["start_s"] == 3.0}) == ["['source_changed']"]
+    assert len({c["clip_id"] for c in clips}) == len(clips)
+    assert verify(out).problems == []
 
 
 def test_a_changed_recipe_is_refused_with_the_difference(finished: Path, corpus: Path, published: Tree, capsys: pytest.CaptureFixture[str]) -> None:
