@@ -1,8 +1,10 @@
 """Frames: a clip's sampled pictures, their true neighbours, and the signals of every source frame between them."""
 
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,8 @@ import numpy.typing as npt
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
+
+_NPY: Any = np.lib.format  # has no types
 
 SIGNALS: Mapping[str, str] = {
     "time_s": "s since the video's first frame, one entry for every decoded source frame of the clip",
@@ -44,6 +48,7 @@ class Frames:
     dt_s: F32
     fps: float
     signals: Mapping[str, F32]
+    _lumas: dict[int, list[U8]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         t = len(self.rgb)
@@ -60,25 +65,50 @@ class Frames:
         return len(self.rgb)
 
     def luma(self) -> U8:
-        """Luma of the samples, uint8 [T, H, W]: BT.601 weights in 8-bit fixed point, full range, as `next_luma`."""
-        weights = np.array([77, 150, 29], np.uint16)
-        return ((self.rgb.astype(np.uint16) @ weights) >> 8).astype(np.uint8)
+        """Luma of the samples, uint8 [T, H, W]: BT.601 weights, full range, as `next_luma`."""
+        from curation.luma import luma_of  # here: reading a recipe imports this file, and needs no OpenCV
+
+        return np.stack([luma_of(picture) for picture in self.rgb])
+
+    def lumas(self, side: int) -> Sequence[U8]:
+        """Luma of each sample with its short side `side` px (see `curation.luma.at_side`), made once: motion, camera and quality look at the same pictures."""
+        from curation.luma import at_side, luma_of
+
+        if side not in self._lumas:
+            self._lumas[side] = [at_side(luma_of(picture), side) for picture in self.rgb]
+        return self._lumas[side]
 
     def to_bytes(self) -> bytes:
-        """One blob for the `frames` column; `from_bytes` is its inverse."""
-        out = io.BytesIO()
-        head = np.array([self.fps], np.float64)
-        for array in (head, self.rgb, self.next_luma, self.time_s, self.dt_s, *(self.signals[k] for k in SIGNALS)):
-            np.save(out, np.ascontiguousarray(array), allow_pickle=False)
-        return out.getvalue()
+        """One blob for the `frames` column, arrays in NumPy's own format one after the other; `from_bytes` is its inverse."""
+        parts = list[bytes | memoryview]()
+        for array in (np.array([self.fps], np.float64), self.rgb, self.next_luma, self.time_s, self.dt_s, *(self.signals[k] for k in SIGNALS)):
+            array, head = np.ascontiguousarray(array), io.BytesIO()
+            _NPY.write_array_header_1_0(head, _NPY.header_data_from_array_1_0(array))
+            parts += [head.getvalue(), array.data.cast("B") if array.size else b""]
+        return b"".join(parts)
 
     @classmethod
-    def from_bytes(cls, blob: bytes) -> "Frames":
-        """Frames from `to_bytes`' blob.
+    def from_bytes(cls, blob: bytes | memoryview) -> "Frames":
+        """Frames from `to_bytes`' blob; its arrays are views of the blob and cannot be written to.
 
         Raises:
             ValueError: the blob is not one of ours.
         """
-        source = io.BytesIO(blob)
-        head, rgb, next_luma, time_s, dt_s, *rest = (np.load(source, allow_pickle=False) for _ in range(5 + len(SIGNALS)))
+        arrays, at = list[npt.NDArray[Any]](), 0
+        for _ in range(5 + len(SIGNALS)):
+            array, at = _array(blob, at)
+            arrays.append(array)
+        head, rgb, next_luma, time_s, dt_s, *rest = arrays
         return cls(rgb, next_luma, time_s, dt_s, float(head[0]), dict(zip(SIGNALS, rest, strict=True)))
+
+
+def _array(blob: bytes | memoryview, at: int) -> tuple[npt.NDArray[Any], int]:
+    """The array whose NumPy header begins at byte `at`, and the first byte behind it."""
+    head = io.BytesIO(blob[at : at + 4096])
+    if _NPY.read_magic(head) != (1, 0):
+        raise ValueError(f"Frames: byte {at} begins an array in a format that is not ours")
+    shape, fortran, dtype = _NPY.read_array_header_1_0(head)
+    if fortran or dtype.hasobject:
+        raise ValueError(f"Frames: the array at byte {at} is not one of ours")
+    at, count = at + head.tell(), math.prod(shape)
+    return np.frombuffer(blob, dtype, count, at).reshape(shape), at + count * dtype.itemsize

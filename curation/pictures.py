@@ -13,6 +13,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 
 from curation.frames import U8
 from curation.hdr import HLG, PQ, tone_map
+from curation.luma import luma_of
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -149,23 +150,32 @@ class Picture:
         index: 0, 1, ... in presentation order since the video's first decoded frame.
         pts: presentation time in the stream's time_base, as in the file.
         time_s: s since the video's first frame.
-        luma: uint8 [H, W], the video's own luma in full range (BT.709 weights in high definition, BT.601 below).
     """
 
-    __slots__ = ("_look", "_small", "index", "luma", "pts", "time_s")
+    __slots__ = ("_look", "_small", "index", "pts", "time_s")
 
     def __init__(self, index: int, pts: int, time_s: float, small: av.VideoFrame, look: Look) -> None:
         self.index, self.pts, self.time_s, self._small, self._look = index, pts, time_s, small, look
-        plane = small.planes[0]
-        self.luma: U8 = look.upright(np.frombuffer(cast(bytes, plane), np.uint8).reshape(-1, plane.line_size)[: small.height, : small.width])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) in px, upright."""
+        width, height = self._look.size
+        return height, width
+
+    @property
+    def luma(self) -> U8:
+        """uint8 [H, W], the video's own luma in full range (BT.709 weights in high definition, BT.601 below)."""
+        plane = self._small.planes[0]
+        return self._look.upright(np.frombuffer(cast(bytes, plane), np.uint8).reshape(-1, plane.line_size)[: self._small.height, : self._small.width])
 
     def rgb(self) -> U8:
         """The picture as uint8 [H, W, 3] R'G'B' in [0, 255]."""
         return self._look.rgb(self._small)
 
     def rgb_luma(self) -> U8:
-        """uint8 [H, W]: luma of `rgb()` with the weights of `Frames.luma`; differs from `luma` where the video is BT.709."""
-        return ((self.rgb().astype(np.uint16) @ np.array([77, 150, 29], np.uint16)) >> 8).astype(np.uint8)
+        """uint8 [H, W]: `curation.luma.luma_of` of `rgb()`; differs from `luma` where the video is BT.709."""
+        return luma_of(self.rgb())
 
     def thumb(self, width: int, height: int) -> U8:
         """The picture as uint8 [height, width, 3] RGB, area-resized whatever its aspect."""

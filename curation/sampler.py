@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from curation.frames import SIGNALS, Frames
+from curation.luma import luma_of
 from curation.pictures import Picture
 from curation.signals import Meter
 
@@ -123,11 +124,12 @@ class Sampler:
         if self._unanswered(last[1].time_s, end_s) and samples[-1].index < last[0]:
             samples.append(_Sample(last[0], last[1], last[1].time_s + self.neighbour_s))
         pairs = [(s.picture, self._neighbour(s, last)) for s in samples]
-        luma = pairs[0][0].luma
+        height, width = pairs[0][0].shape
         # Filled in place: lists of pictures beside their stack would double the peak.
-        rgb, later = np.empty((len(pairs), *luma.shape, 3), np.uint8), np.empty((len(pairs), *luma.shape), np.uint8)
+        rgb, later = np.empty((len(pairs), height, width, 3), np.uint8), np.empty((len(pairs), height, width), np.uint8)
         for i, (picture, neighbour) in enumerate(pairs):
-            rgb[i], later[i] = picture.rgb(), (neighbour or picture).rgb_luma()
+            rgb[i] = picture.rgb()
+            later[i] = neighbour.rgb_luma() if neighbour else luma_of(rgb[i])
         return Frames(
             rgb=rgb,
             next_luma=later,

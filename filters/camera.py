@@ -1,6 +1,6 @@
 """Camera: what the camera did (translation, zoom), and what still moves once that is taken away."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from curation.clips import ClipError
 from curation.frames import F32, U8, Frames
-from filters.motion import at_side, luma_of, slope
+from filters.motion import percentile, slope
 
 F64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
@@ -110,7 +110,7 @@ class Camera:
 
     def steps(self, frames: Frames) -> list[Step]:
         """The camera's steps from every second sample, T // 2 of them."""
-        lumas = [at_side(luma_of(picture), self.side) for picture in frames.rgb]
+        lumas = frames.lumas(self.side)
         steady = fixtures(lumas)
         flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         found = []
@@ -146,8 +146,8 @@ class Camera:
         seen &= (fixed | cv2.warpPerspective(fixed, model, size, flags=cv2.INTER_NEAREST)) == 0  # where it is, and where the model has moved it to
         if np.count_nonzero(seen) < 64:
             return 0.0, float(shift.mean())
-        field = flow.calc(np.asarray(moved, np.uint8), two, None)
-        return float(np.percentile(cv2.magnitude(field[..., 0], field[..., 1])[seen], 95)), float(shift.mean())
+        across, down = cv2.split(flow.calc(np.asarray(moved, np.uint8), two, None))
+        return percentile(cv2.magnitude(across, down)[seen], 95), float(shift.mean())
 
 
 def tracks(one: U8, two: U8, corners: int) -> tuple[F32, F32]:
@@ -182,12 +182,18 @@ def oblique(start: F32, there: F32, model: F64, agree: int) -> F64:
 
 def shift_field(model: F64, size: tuple[int, int]) -> F32:
     """How far `model` moves each pixel, float32 [H, W] px; size is (width, height)."""
-    grid = np.stack(np.meshgrid(np.arange(size[0]), np.arange(size[1])), -1).astype(np.float32)
-    moved = cv2.perspectiveTransform(grid.reshape(-1, 1, 2), model).reshape(grid.shape)
-    return np.asarray(cv2.magnitude(moved[..., 0] - grid[..., 0], moved[..., 1] - grid[..., 1]), np.float32)
+    x, y = np.arange(size[0], dtype=np.float32)[None], np.arange(size[1], dtype=np.float32)[:, None]
+    along, down, depth = model.astype(np.float32)
+    deep = depth[0] * x + (depth[1] * y + depth[2])
+    moved = ((row[0] * x + (row[1] * y + row[2])) / deep for row in (along, down))
+    return np.asarray(cv2.magnitude(next(moved) - x, next(moved) - y), np.float32)
 
 
-def fixtures(lumas: list[U8], spread: float = 8.0, edge: float = 6.0) -> Bool:
+def fixtures(lumas: Sequence[U8], spread: float = 8.0, edge: float = 6.0) -> Bool:
     """Pixels bool [H, W] that hold an edge and hardly change over the clip: a logo, a subtitle, or anything before a still camera."""
-    clip = np.stack(lumas).astype(np.float32)
-    return np.asarray((clip.std(axis=0) < spread) & (slope(np.asarray(clip.mean(axis=0), np.uint8)) > edge))
+    total, squares = np.zeros(lumas[0].shape), np.zeros(lumas[0].shape)
+    for luma in lumas:
+        cv2.accumulate(luma, total)
+        cv2.accumulateSquare(luma, squares)
+    mean = total / len(lumas)
+    return np.asarray((squares / len(lumas) - mean * mean < spread * spread) & (slope(mean.astype(np.uint8)) > edge))

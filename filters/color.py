@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from curation.frames import U8, Frames
 
@@ -39,10 +38,10 @@ class Color:
 
     def score(self, frames: Frames) -> dict[str, float]:
         """The scores of one clip."""
-        small = [cv2.resize(picture, (64, 64), interpolation=cv2.INTER_AREA) for picture in frames.rgb]
-        even = np.array([evenness(picture.astype(np.uint8, copy=False), self.near) for picture in small])
+        small = [shrunk(picture) for picture in frames.rgb]
+        even = np.array([evenness(picture, self.near) for picture in small])
         uniform, since = even >= self.area, frames.time_s - frames.time_s[0]
-        contrast = [float(picture.astype(np.float32).mean(axis=2).std()) / 255.0 for picture in small]
+        contrast = [float(cv2.transform(picture.astype(np.float32), np.full((1, 3), 1 / 3)).std()) / 255.0 for picture in small]
         return {
             "head": float(uniform[since < self.ends_s].mean()),
             "tail": float(uniform[since > since[-1] - self.ends_s].mean()),
@@ -52,10 +51,18 @@ class Color:
         }
 
 
+def shrunk(picture: U8, side: int = 64) -> U8:
+    """The picture [H, W, 3] with sides of about `side` px, each px the mean of a whole number of rows and columns (what is left at the end is dropped)."""
+    height, width = picture.shape[:2]
+    rows, columns = max(1, round(height / side)), max(1, round(width / side))
+    size = (width // columns, height // rows)
+    return np.asarray(cv2.resize(picture[: size[1] * rows, : size[0] * columns], size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def evenness(picture: U8, near: int) -> float:
     """Share of the pixels of `picture` [H, W, 3] within `near` levels of its most common colour (to 16 levels a channel)."""
-    pixels = picture.reshape(-1, 3)
-    bins: npt.NDArray[np.int64] = (pixels >> 4).astype(np.int64) @ np.array([256, 16, 1])
-    common = np.bincount(bins, minlength=4096).argmax()
-    colour = np.median(pixels[bins == common], axis=0)
-    return float((np.abs(pixels - colour).max(axis=1) <= near).mean())
+    counts = cv2.calcHist([picture], [0, 1, 2], None, [16, 16, 16], [0, 256] * 3)
+    common = np.array(np.unravel_index(counts.argmax(), counts.shape))
+    there = cv2.inRange(picture, 16 * common, 16 * common + 15) > 0
+    colour = np.median(picture[there], axis=0)
+    return float(cv2.countNonZero(cv2.inRange(picture, np.ceil(colour - near), np.floor(colour + near))) / there.size)

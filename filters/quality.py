@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from curation.frames import U8, Frames
-from filters.motion import at_side, luma_of
+from filters.motion import percentile
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Quality:
 
     Attributes:
         side: short side in px at which everything is measured: BRISQUE depends on scale, so all clips must share one.
-        looks: samples that BRISQUE sees, evenly spread (4 to 6 ms each).
+        looks: samples that BRISQUE sees at most, evenly spread (4 to 6 ms each: more than all other rule filters spend on a sample together).
+        look_s: seconds of the clip for each of them; PAN's chunk.
     """
 
     scores: ClassVar[Mapping[str, str]] = {
@@ -32,16 +33,18 @@ class Quality:
     }
     side: int = 192
     looks: int = 3
+    look_s: float = 2.5
 
     def score(self, frames: Frames) -> dict[str, float]:
         """The scores of one clip."""
-        lumas = [at_side(luma_of(picture), self.side) for picture in frames.rgb]
-        chosen = [lumas[round(i)] for i in np.linspace(0, len(lumas) - 1, self.looks + 2)[1:-1]]
+        lumas = frames.lumas(self.side)
+        looks = max(1, min(self.looks, round(len(lumas) / (frames.fps * self.look_s))))
+        chosen = [lumas[round(i)] for i in np.linspace(0, len(lumas) - 1, looks + 2)[1:-1]]
         return {
             "brisque": float(np.median([brisque(luma) for luma in chosen])),
             "sharpness": float(np.median([sharpness(luma) for luma in lumas])),
-            "dark_share": float(np.median([(luma < 16).mean() for luma in lumas])),
-            "bright_share": float(np.median([(luma > 247).mean() for luma in lumas])),
+            "dark_share": float(np.median([cv2.countNonZero(cv2.compare(luma, 16, cv2.CMP_LT)) / luma.size for luma in lumas])),
+            "bright_share": float(np.median([cv2.countNonZero(cv2.compare(luma, 247, cv2.CMP_GT)) / luma.size for luma in lumas])),
         }
 
 
@@ -56,4 +59,4 @@ def brisque(luma: U8) -> float:
 
 def sharpness(luma: U8) -> float:
     """99th percentile of the Laplacian's size in gray levels: the steepest edges tell blur from a smooth subject."""
-    return float(np.percentile(np.abs(cv2.Laplacian(luma, cv2.CV_16S)), 99))
+    return percentile(np.abs(cv2.Laplacian(luma, cv2.CV_16S)), 99)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curation.clips import ClipError
 from curation.frames import Frames
@@ -38,18 +39,22 @@ class ScoreClips:
         self.rules = [rule for entry in entries for rule in entry.rules]
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        rows = table.select(["kind", "clip_id", "status", "reject", "stages", "frames"]).to_pylist()
+        rows = table.select(["kind", "clip_id", "status", "reject", "stages"]).to_pylist()
+        for row, frames in zip(rows, table["frames"], strict=True):
+            row["frames"] = frames.as_buffer()  # a view: pictures are large
         todo = [i for i, row in enumerate(rows) if is_open(row) and self.stage_name not in row["stages"]]
         measured = dict(zip(todo, self._measure([rows[i] for i in todo]), strict=True))
         for i, scores in measured.items():
             row = rows[i]
             row["reject"] = row["reject"] + verdict(scores, self.rules)
             row["stages"] = row["stages"] + [self.stage_name]
-            row["frames"] = None if row["reject"] else row["frames"]
         if measured:
-            for name in ("reject", "stages", "frames"):
+            for name in ("reject", "stages"):
                 field = table.schema.field(name)
-                table = table.set_column(table.schema.get_field_index(name), field, pa.array([row[name] for row in rows], field.type))
+                table = _put(table, field, pa.array([row[name] for row in rows], field.type))
+            if any(rows[i]["reject"] for i in measured):
+                stays = pa.array([i not in measured or not row["reject"] for i, row in enumerate(rows)])
+                table = _put(table, table.schema.field("frames"), pc.if_else(stays, table["frames"], pa.scalar(None, pa.large_binary())))
         for column in self.columns:
             known = table[column].to_pylist() if column in table.column_names else [None] * len(rows)
             values = pa.array([measured[i][column] if i in measured else known[i] for i in range(len(rows))], pa.float32())
@@ -60,7 +65,7 @@ class ScoreClips:
         clips = []
         for row in rows:
             try:
-                clips.append(Frames.from_bytes(row["frames"]))
+                clips.append(Frames.from_bytes(memoryview(row["frames"])))
             except Exception as error:
                 error.add_note(f"clip {row['clip_id']}: its frames could not be read back")
                 raise
@@ -103,7 +108,7 @@ def _score_of(filter_: Filter, clip: Frames, clip_id: str) -> dict[str, float]:
         raise
 
 
-def _put(table: pa.Table, field: pa.Field, values: pa.Array) -> pa.Table:
+def _put(table: pa.Table, field: pa.Field, values: pa.Array | pa.ChunkedArray) -> pa.Table:
     """`table` with the column in the place where it is already, else at the end."""
     at = table.schema.get_field_index(field.name)
     return table.append_column(field, values) if at < 0 else table.set_column(at, field, values)

@@ -10,7 +10,7 @@ from curation.boundaries import Boundary, BoundaryFinder, Candidate, ShotConfig,
 from curation.evidence import CUT_FEATURES, GRADUAL_FEATURES, HALF_WIDTHS
 from curation.frames import F32, U8
 from curation.shot_model import MODELS
-from curation.signals import Meter, edge_change
+from curation.signals import Meter
 
 PIXELS = ShotConfig(transnet=False)
 
@@ -152,11 +152,3 @@ def test_peaks_are_the_greatest_within_their_half_width() -> None:
     score[2, 30], score[1, 33], score[0, 50] = 9, 5, 5
     assert peaks(score, 4, 0, 60) == [(2, 30), (0, 50)]
     assert peaks(score, 4, 31, 60) == [(0, 50)]
-
-
-def test_edge_change_forgives_a_pixel() -> None:
-    a = np.zeros((20, 20), np.uint8)
-    a[5] = 255
-    assert edge_change(a, np.roll(a, 1, 0)) == 0
-    assert edge_change(a, np.roll(a, 5, 0)) == 1
-    assert edge_change(a * 0, a * 0) == 0

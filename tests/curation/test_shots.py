@@ -163,7 +163,7 @@ class Still:
 
     def __init__(self, index: int, time_s: float) -> None:
         self.index, self.time_s, self.pts = index, time_s, round(time_s * 1000)
-        self.luma = np.full((2, 2), index % 256, np.uint8)
+        self.luma, self.shape = np.full((2, 2), index % 256, np.uint8), (2, 2)
 
     def rgb(self) -> np.ndarray:
         """Gray."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from filters.color import Color, evenness
+from filters.color import Color, evenness, shrunk
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,12 @@ def test_a_gradient_and_a_small_picture_on_black_are_not_one_colour() -> None:
 def test_a_fade_loses_contrast(scene) -> None:
     full, faded = (Color().score(scene(lamp=lamp).frames())["contrast"] for lamp in (lambda _: 1.0, lambda _: 0.25))
     assert faded == pytest.approx(full / 4, rel=0.1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 455), (455, 256), (64, 64), (20, 300), (1, 1)])
+def test_a_shrunk_picture_has_means_of_whole_pixels(height: int, width: int) -> None:
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[:, : width // 2] = 200
+    small = shrunk(picture)
+    assert max(small.shape[:2]) < 96
+    assert abs(float(small.mean()) - float(picture.mean())) < 4

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from curation.clips import ClipError
-from filters.motion import Motion, at_side, flicker, middle_mean, steadiness
+from filters.motion import Motion, flicker, middle_mean, percentile, steadiness
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,8 @@ def test_a_clip_without_neighbours_is_the_datas_fault(scene) -> None:
         Motion().score(frames)
 
 
-def test_at_side_keeps_the_aspect() -> None:
-    assert at_side(np.zeros((90, 160), np.uint8), 192).shape == (192, 341)
-    assert at_side(np.zeros((640, 360), np.uint8), 192).shape == (341, 192)
+@pytest.mark.parametrize("q", [0, 12.5, 67, 95, 99, 100])
+def test_percentile_is_numpys(q: float) -> None:
+    values = np.random.default_rng(0).normal(size=(31, 17)).astype(np.float32)
+    assert percentile(values, q) == pytest.approx(float(np.percentile(values, q)), rel=1e-6)
+    assert percentile(np.array([3], np.int16), q) == 3.0

@@ -26,6 +26,16 @@ def test_a_blank_clip_has_the_worst_brisque(scene) -> None:
     assert (found["brisque"], found["sharpness"]) == (100.0, 0.0)
 
 
+def test_brisque_looks_once_a_chunk_and_three_times_at_most(scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = list[int]()
+    monkeypatch.setattr("filters.quality.brisque", lambda luma: seen.append(luma.size) or 1.0)
+    counts = []
+    for seconds in (1.0, 2.6, 5.1, 20.0):
+        Quality().score(scene(seconds=seconds, width=64, height=36).frames())
+        counts.append(len(seen) - sum(counts))
+    assert counts == [1, 1, 2, 3]
+
+
 def test_every_size_is_measured_at_one(scene) -> None:
     one, two = (Quality().score(scene(width=w, height=w * 9 // 16, blur=w / 320).frames()) for w in (640, 1280))
     assert two["brisque"] == pytest.approx(one["brisque"], abs=6)
