@@ -140,7 +140,8 @@ def test_clips_are_counted_by_the_rules_of_the_labels(module: Callable[[str], Mo
     assert (judged["good_kept"], judged["good_shots"]) == (1.0, 1.0)  # the grid could keep 2.5 s of the 5 s
 
 
-def test_left_out_groups_are_judged_by_thresholds_of_the_others(module: Callable[[str], ModuleType]) -> None:
+def verdicts_of(module: Callable[[str], ModuleType], dials: Any, low: float = 0.0) -> Any:
+    """Four videos, a good shot (0.8 to 0.86) and a static one (0.1 to 0.16) each, and one rule, `f.low`, with the bound `low`."""
     from filters.base import Entry, Rule
 
     figures, folds = module("quality_figures"), module("quality_folds")
@@ -148,14 +149,53 @@ def test_left_out_groups_are_judged_by_thresholds_of_the_others(module: Callable
     clips = [
         {"id": f"v{i}", "start_s": s, "end_s": s + 2.5625, "reject": [], "f_x": x} for i in range(4) for s, x in ((1.0, 0.8 + i / 50), (6.0, 0.1 + i / 50))
     ]
-    entries = [Entry("f", "rules", lambda: None, {"x": "1"}, (Rule("low", "f_x", "static", low=0.0),))]  # type: ignore[arg-type, return-value]
+    entries = [Entry("f", "rules", lambda: None, {"x": "1"}, (Rule("low", "f_x", "static", low=low),))]  # type: ignore[arg-type, return-value]
     matched = figures.Matched(labels, clips)
-    verdicts = folds.Verdicts(matched, entries, matched.clips, {"static": ["static"]})
-    found, chosen = folds.left_out(verdicts, [int(shot.video[1]) for shot in matched.shots])
+    made = [module("made_vices").Made(f"v{i}", "frozen", "static", {"f_x": 0.3}) for i in range(4)]
+    return folds.Verdicts(matched, entries, matched.clips, {"static": ["static"]}, made, dials)
+
+
+def test_left_out_groups_are_judged_by_thresholds_of_the_others(module: Callable[[str], ModuleType]) -> None:
+    folds = module("quality_folds")
+    verdicts = verdicts_of(module, (folds.Dial(("f.low",), ("static",)),))
+    found = folds.left_out(verdicts, [int(shot.video[1]) for shot in verdicts.matched.shots])
     assert verdicts.figures(verdicts.bounds())["recall"]["static"]["dropped"] == 0.0  # the entries' own threshold rejects nothing
-    assert found["recall"]["static"] == {"shots": 4, "dropped": 1.0}
-    assert found["good_shots"] == 1.0
-    assert all(0.16 < bounds["f.low"] < 0.8 for bounds in chosen)
+    assert found.figures["recall"]["static"] == {"shots": 4, "dropped": 1.0}
+    assert found.figures["good_shots"] == 1.0
+    assert all(0.16 < bounds["f.low"] < 0.8 for bounds in found.chosen)
+
+
+def test_made_vices_move_a_dial_and_only_those_of_other_videos(module: Callable[[str], ModuleType]) -> None:
+    folds = module("quality_folds")
+    labelled, both = (verdicts_of(module, (folds.Dial(("f.low",), ("static",), made),)) for made in ((), ("frozen",)))
+    everything, nothing = np.ones(8, bool), np.zeros(8, bool)
+    bounds = [verdicts.choose(everything)["f.low"] for verdicts in (labelled, both)]
+    assert bounds[0] < bounds[1] < 0.8
+    assert folds.left_out(both, [0] * 4 + [1] * 4).made == {"frozen": [True] * 4}
+    assert both.choose(nothing) == both.bounds()  # nothing to choose by
+
+
+def test_a_rule_without_a_dial_stays_where_it_is(module: Callable[[str], ModuleType]) -> None:
+    verdicts = verdicts_of(module, (), low=0.5)
+    assert verdicts.choose(np.ones(8, bool)) == {"f.low": 0.5}
+    assert module("quality_folds").shaken(verdicts, {"f.low": 0.5}, by=1.1) == {"good_shots": 1.0, "good_kept": 1.0, "enough": 1.0}
+
+
+def test_a_doubtful_good_shot_does_not_decide(module: Callable[[str], ModuleType]) -> None:
+    folds = module("quality_folds")
+    assert folds.without(np.array([1.0, 3.0, 2.0]), np.ones(3), 0.5).tolist() == [1.0, 0.0, 0.5]
+    assert folds.unscaled("f_x", float(folds.scaled("f_x", 0.3))) == pytest.approx(0.3)
+    assert folds.unscaled("motion_flow", float(folds.scaled("motion_flow", 1.2))) == pytest.approx(1.2)
+
+
+def test_every_rule_is_either_meant_or_dialled(module: Callable[[str], ModuleType]) -> None:
+    from pipelines.recipe import load
+
+    folds = module("quality_folds")
+    dialled = [name for dial in folds.DIALS for name in dial.rules]
+    rules = [f"{entry.name}.{rule.key}" for entry in load("local").entries() for rule in entry.rules]
+    assert sorted([*dialled, *folds.MEANT]) == sorted(rules)
+    assert {kind for dial in folds.DIALS for kind in dial.made} <= set(module("made_vices").KINDS)
 
 
 def test_peer_that_died_is_a_result(module: Callable[[str], ModuleType]) -> None:
