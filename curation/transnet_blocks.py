@@ -44,16 +44,21 @@ def merged(weights: Arrays, name: str) -> tuple[F32, F32]:
     return kernel.reshape(9, *kernel.shape[2:]), bias.astype(np.float32)
 
 
-def _join(products: F32) -> F32:
-    """Adds the earlier and later frames' products (float32 [..., 12 F, T, W]) to the middle one's, shifted, and gives those; 0 beyond the ends."""
-    width = products.shape[-3] // 12
-    middle, time = products[..., : 4 * width, :, :], products.shape[-2]
-    for branch, step in enumerate(d for d in DILATIONS if d < time):
-        own = middle[..., branch * width : (branch + 1) * width, :, :]
-        first = (4 + 2 * branch) * width
-        own[..., step:, :] += products[..., first : first + width, :-step, :]
-        own[..., :-step, :] += products[..., first + width : first + 2 * width, step:, :]
-    return middle
+def _join(products: F32, out: F32) -> None:
+    """The middle frame's products and, shifted, the earlier and later ones' (float32 [12 F, T, W], spoilt, to [4 F, T, W]); 0 beyond the ends.
+
+    Each branch is shifted as one long row, after what would come into the next channel was set to 0: NumPy adds such rows more than twice as fast.
+    """
+    width, (time, across) = len(products) // 12, products.shape[1:]
+    flat, totals = products.reshape(12, -1), out.reshape(4, -1)
+    for branch, (dilation, total) in enumerate(zip(DILATIONS, totals, strict=True)):
+        step, side = min(dilation, time), 4 + 2 * branch
+        products[side * width : (side + 1) * width, time - step :] = 0
+        products[(side + 1) * width : (side + 2) * width, :step] = 0
+        shift, middle, earlier, later = step * across, flat[branch], flat[side], flat[side + 1]
+        total[:shift] = middle[:shift]
+        np.add(middle[shift:], earlier[:-shift], out=total[shift:])
+        total[:-shift] += later[shift:]
 
 
 @dataclass(frozen=True)
@@ -80,12 +85,12 @@ class FirstBlock:
         padded[1:-1, ..., 1:-1] = frames.transpose(1, 3, 0, 2) / np.float32(255)
         shifted = np.stack([padded[..., k : k + width - tile + 1 : tile] for k in range(tile + 2)])
         out = empty_maps(height, tile_rows, (len(self.bias), time, width // tile))
-        products = np.empty((len(self.kernel), time, width // tile), np.float32)
+        products, total = _room(len(self.kernel), time, width // tile), _room(len(self.bias), time, width // tile)
         for row in range(height):
             for phase in range(tile):
                 columns = shifted[phase : phase + 3, row : row + 3].reshape(27, -1)
                 np.matmul(self.kernel, columns, out=products.reshape(len(products), -1))
-                total = _join(products)
+                _join(products, total)
                 total += self.bias[:, None, None]
                 np.maximum(total, 0, out=out[row + 1, phase])
         return out
@@ -120,7 +125,7 @@ class Block:
         (across, down, outer), (phases, channels, time, width) = (len(COLUMNS.kernel), len(self.rows.kernel), len(self.bias)), maps.shape[1:]
         values, values_spare = _room(down, *maps.shape[1:]), _room(3, *maps.shape[1:])
         points, left, right = _room(across, channels, time, width), _room(channels, time, width), _room(channels, time, width)
-        products = _room(across, 3 * outer, time, width)
+        products, total = _room(3 * outer, time, width), _room(across, outer, time, width)
         halfway, out, out_spare = _room(down, phases, outer, time, width), _room(self.rows.size, phases, outer, time, width), _room(phases, outer, time, width)
         for top in range(0, height, self.rows.size):
             self.rows.into(maps[top : top + down], values, values_spare)
@@ -129,8 +134,9 @@ class Block:
                 left.reshape(-1)[1:], right.reshape(-1)[:-1] = row[-1].reshape(-1)[:-1], row[0].reshape(-1)[1:]
                 left[..., 0] = right[..., -1] = 0
                 COLUMNS.into([left, *row, right], points, values_spare[:, 0])
-                np.matmul(self.kernel[i], points.reshape(across, channels, -1), out=products.reshape(across, 3 * outer, -1))
-                total = _join(products)
+                for kernel, values_there, joined in zip(self.kernel[i], points.reshape(across, channels, -1), total, strict=True):
+                    np.matmul(kernel, values_there, out=products.reshape(3 * outer, -1))
+                    _join(products, joined)
                 if i == 1:  # what is added where x = y = 1 is added to all outputs
                     total[1] += self.bias[:, None, None]
                 COLUMNS.back(total, halfway[i], out_spare[0])
