@@ -1,16 +1,28 @@
 """CaptionClips: the stage that fills a kept clip's events and caption and lets its frames go."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import Field
 
+from captioning.checks import Evidence
+from captioning.dense import Blur, Clip, Dense, Told, settings_of
 from captioning.events import check
 from captioning.measured import describe
 from captioning.prompts import MEASURED_VERSION
+from curation.binding import seal
 from curation.clips import ClipError, clip_schema
 from curation.config import Config
 from curation.frames import Frames
+from curation.sample import digest
+from curation.vlm import Vlm, VlmConfig, frames_sha256
+
+#: What a caption consists of: born here together, and nulled together where a new one fails.
+COLUMNS = ("events", "caption", "caption_backend", "prompt_version", "structure", "frames_sha256", "caption_sha256", "caption_settings")
+
+#: A row's stage entry for each time that its caption was renewed.
+RECAPTION = "recaption"
 
 
 class CaptionConfig(Config):
@@ -21,59 +33,115 @@ class CaptionConfig(Config):
         description="what writes the text: 'measured' needs no model and no network, and says what was measured; 'vlm' asks the model of [vlm]",
     )
 
+    def settings(self, vlm: VlmConfig | None = None) -> str:
+        """Sixteen hex digits of what decides the words: captions with other digits are others'."""
+        chosen = {"backend": "measured", "version": MEASURED_VERSION} if self.backend == "measured" else settings_of(vlm or VlmConfig())
+        return digest(chosen)[:16]
+
 
 class CaptionClips:
     """A clip-table function: captions each clip that is kept so far; other rows pass untouched.
 
-    A clip is captioned when it is ok, has no reason to be rejected, and carries frames. Its `events` (one a chunk), `caption`,
-    `caption_backend` and `prompt_version` are filled, its `frames` nulled, and "caption" is added to its `stages`. A clip that cannot
-    be captioned becomes a failed row with the fault's code, without frames.
+    A clip is captioned when it is ok, has no reason to be rejected, and carries frames. The columns of `COLUMNS` are filled (`events`: one a
+    chunk), its `frames` nulled, and "caption" is added to its `stages`; the model's answers are added to `answers`. A clip that cannot be
+    captioned becomes a failed row with the fault's code (`captioning.checks.REASONS`, or the answer's), without frames and caption.
+
+    Args:
+        config: how.
+        vlm: the model that answers where the backend is "vlm": its settings, or itself.
+        blur: what blurs text in frames, for a second try; None = nothing can.
+        again: for captions that are renewed: the stage is called "recaption", also where it fails, so that the new row counts before the old one.
+
+    Raises:
+        ValueError: what the back end needs is missing.
     """
 
-    def __init__(self, config: CaptionConfig | None = None) -> None:
-        self.config = config or CaptionConfig()
+    def __init__(self, config: CaptionConfig | None = None, vlm: VlmConfig | Vlm | None = None, blur: Blur | None = None, again: bool = False) -> None:
+        self.config, self.again = config or CaptionConfig(), again
+        chosen = vlm if isinstance(vlm, VlmConfig) else VlmConfig()
+        self.settings = self.config.settings(chosen)
+        self.dense: Dense | None = None
         if self.config.backend == "vlm":
-            raise ValueError("caption.backend = 'vlm' is not built yet; use 'measured'")
+            self.dense = Dense(chosen, blur, vlm=None if vlm is None or isinstance(vlm, VlmConfig) else vlm)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """`table` with the kept clips captioned; same rows, order and schema."""
         rows = table.to_pylist()
-        if not any(map(_waits, rows)):
+        waiting = [i for i, row in enumerate(rows) if _waits(row)]
+        if not waiting:
             return table
-        return pa.Table.from_pylist([self._row(row) if _waits(row) else row for row in rows], schema=table.schema)
+        for i, told in zip(waiting, self._told([rows[i] for i in waiting]), strict=True):
+            rows[i] = self._row(rows[i], told)
+        return pa.Table.from_pylist(rows, schema=table.schema)
 
-    def _row(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _row(self, row: dict[str, Any], told: Told) -> dict[str, Any]:
         """One kept row, captioned or failed; never with frames."""
-        try:
-            return {**row, **self._captioned(row), "frames": None, "stages": [*row["stages"], "caption"]}
-        except ClipError as fault:
-            return {**row, "frames": None, "status": "failed", "error_code": fault.reason, "error_detail": fault.detail}
+        done = [*row["stages"], RECAPTION if self.again else "caption"]
+        row = {**row, "frames": None, **dict.fromkeys(COLUMNS)}
+        if told.answers:
+            row["answers"] = [*(row["answers"] or []), *told.answers]
+        if told.fault is not None:
+            failed = {"status": "failed", "error_code": told.fault.reason, "error_detail": told.fault.detail}
+            return {**row, **failed, "stages": done if self.again else row["stages"]}
+        row |= told.columns | {"caption_settings": self.settings, "stages": done}
+        return {**row, "caption_sha256": seal(row)}
 
-    def _captioned(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The columns that are born here.
-
-        Raises:
-            ClipError: "caption_invalid" where the row's times or frames do not make a caption.
-        """
-        if row["chunks"] is None or row["start_s"] is None or row["end_s"] is None:
-            raise ClipError("caption_invalid", f"chunks, start_s and end_s must be set, got {row['chunks']}, {row['start_s']}, {row['end_s']}")
-        try:
-            frames = Frames.from_bytes(row["frames"])
-        except ValueError as fault:
-            raise ClipError("caption_invalid", f"frames cannot be read: {fault}") from fault
-        duration_s = row["end_s"] - row["start_s"]
-        caption = describe(frames, row["chunks"], duration_s, _scores(row))
-        check(caption.events, duration_s)
-        events = [event.as_dict() for event in caption.events]
-        return {"events": events, "caption": caption.text, "caption_backend": self.config.backend, "prompt_version": MEASURED_VERSION}
+    def _told(self, rows: list[dict[str, Any]]) -> list[Told]:
+        """What becomes of each row's clip, all questions to a model in one call."""
+        told, clips = [Told() for _ in rows], dict[int, Clip]()
+        for i, row in enumerate(rows):
+            try:
+                clips[i] = _clip(row)
+                if self.dense is None:
+                    told[i].columns = _measured(clips[i])
+            except ClipError as fault:
+                told[i].fault = fault
+                clips.pop(i, None)
+        if self.dense is not None:
+            for i, found in zip(clips, self.dense.describe(list(clips.values())), strict=True):
+                told[i] = found
+        return told
 
 
-def _waits(row: dict[str, Any]) -> bool:
+def _clip(row: Mapping[str, Any]) -> Clip:
+    """What a row holds for its caption.
+
+    Raises:
+        ClipError: "caption_invalid" where its times or frames do not make a caption.
+    """
+    if row["chunks"] is None or row["start_s"] is None or row["end_s"] is None:
+        raise ClipError("caption_invalid", f"chunks, start_s and end_s must be set, got {row['chunks']}, {row['start_s']}, {row['end_s']}")
+    try:
+        frames = Frames.from_bytes(row["frames"])
+    except ValueError as fault:
+        raise ClipError("caption_invalid", f"frames cannot be read: {fault}") from fault
+    return Clip(row["clip_id"], frames, Evidence.of(frames, row["chunks"], row["end_s"] - row["start_s"], _scores(row)))
+
+
+def _measured(clip: Clip) -> dict[str, Any]:
+    """The columns of a caption that says what was measured.
+
+    Raises:
+        ClipError: "caption_invalid" where a chunk has nothing to measure.
+    """
+    evidence, times = clip.evidence, clip.frames.time_s - clip.frames.time_s[0]
+    caption = describe(clip.frames, len(evidence.spans), evidence.end_s, evidence.scores)
+    check(caption.events, evidence.end_s)
+    return {
+        "events": [event.as_dict() for event in caption.events],
+        "caption": caption.text,
+        "caption_backend": "measured",
+        "prompt_version": MEASURED_VERSION,
+        "frames_sha256": frames_sha256(clip.frames.rgb, times.tolist()),
+    }
+
+
+def _waits(row: Mapping[str, Any]) -> bool:
     """Whether the row is a clip that is kept so far and still has its frames."""
-    return row["kind"] == "clip" and row["status"] == "ok" and not row["reject"] and row["frames"] is not None
+    return bool(row["kind"] == "clip" and row["status"] == "ok" and not row["reject"] and row["frames"] is not None)
 
 
-def _scores(row: dict[str, Any]) -> dict[str, float | None]:
+def _scores(row: Mapping[str, Any]) -> dict[str, float | None]:
     """The row's score columns: all that the base schema does not name."""
     base = set(clip_schema().names)
     return {name: value for name, value in row.items() if name not in base}

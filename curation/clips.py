@@ -46,6 +46,8 @@ BASE_FIELDS: tuple[pa.Field, ...] = (
     pa.field("prompt_version", pa.string()),  # CaptionClips -> -
     pa.field("structure", pa.string()),  # CaptionClips -> -    JSON: the model's structured caption (chunks, actors, camera); null for "measured"
     pa.field("frames_sha256", pa.string()),  # CaptionClips -> -    of the pictures that the caption was written from (curation.vlm.frames_sha256)
+    pa.field("caption_sha256", pa.string()),  # CaptionClips -> -    seal of the caption with clip_id, video_id and frames_sha256 (curation.binding.seal)
+    pa.field("caption_settings", pa.string()),  # CaptionClips -> -    16 hex digits of the settings that decided its words (pan recaption)
     pa.field("answers", pa.list_(pa.string())),  # content, CaptionClips -> -    a model's answers as JSON (curation.vlm.Answer.record)
     pa.field("video", pa.large_binary()),  # CutClips -> segment   MP4 bytes of a kept clip
     pa.field("video_sha256", pa.string()),  # CutClips -> -

@@ -70,6 +70,7 @@ def document(row: Mapping[str, Any], scores: Sequence[str], provenance: Sequence
     """
     given = provenance_of(row)
     events = [(float(e["start_s"]), float(e["end_s"]), str(e["text"])) for e in row["events"] or []]
+    sealed = seal_of(row["clip_id"], row["video_id"], row["frames_sha256"] or "", events, row["caption"] or "", row["structure"] or "")
     captions = [{"kind": "event", "t0": t0, "t1": t1, "text": text} for t0, t1, text in events]
     return {
         "schema": SCHEMA_VERSION,
@@ -81,6 +82,10 @@ def document(row: Mapping[str, Any], scores: Sequence[str], provenance: Sequence
         "caption": row["caption"] or "",
         "caption_backend": row["caption_backend"] or "",
         "prompt_version": row["prompt_version"] or "",
+        "structure": row["structure"] or "",
+        "frames_sha256": row["frames_sha256"] or "",
+        "caption_sha256": sealed,
+        "binding": binding_of(sealed, row["video_sha256"]),
         "captions": captions,
         "rounds": rounds(int(row["chunks"]), events),
         "scores": {name: np.float32(row[name]) for name in scores},
@@ -96,6 +101,17 @@ def document(row: Mapping[str, Any], scores: Sequence[str], provenance: Sequence
             "start_frame": row["video_start_frame"] or 0,
         },
     }
+
+
+def seal_of(clip_id: str, video_id: str, frames_sha256: str, events: Sequence[tuple[float, float, str]], caption: str, structure: str) -> str:
+    """sha256 in hex of a caption with the clip it was written for and the pictures it was written from: the same text elsewhere has another."""
+    said = {"events": [list(event) for event in events], "caption": caption, "structure": structure}
+    return digest({"clip_id": clip_id, "video_id": video_id, "frames_sha256": frames_sha256, **said})
+
+
+def binding_of(caption_sha256: str, video_sha256: str) -> str:
+    """sha256 in hex of a sealed caption with the MP4 that it is published beside."""
+    return digest({"caption_sha256": caption_sha256, "mp4_sha256": video_sha256})
 
 
 def rounds(chunks: int, events: Sequence[tuple[float, float, str]]) -> list[dict[str, Any]]:
