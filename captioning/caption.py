@@ -12,7 +12,7 @@ from captioning.events import check
 from captioning.measured import describe
 from captioning.prompts import MEASURED_VERSION
 from curation.binding import seal
-from curation.clips import ClipError, clip_schema
+from curation.clips import RECAPTION, ClipError, clip_schema
 from curation.config import Config
 from curation.frames import Frames
 from curation.sample import digest
@@ -20,9 +20,6 @@ from curation.vlm import Vlm, VlmConfig, frames_sha256
 
 #: What a caption consists of: born here together, and nulled together where a new one fails.
 COLUMNS = ("events", "caption", "caption_backend", "prompt_version", "structure", "frames_sha256", "caption_sha256", "caption_settings")
-
-#: A row's stage entry for each time that its caption was renewed.
-RECAPTION = "recaption"
 
 
 class CaptionConfig(Config):

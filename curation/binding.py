@@ -37,26 +37,36 @@ def faults(row: Mapping[str, Any]) -> list[str]:
 
 
 def check(sample: Sample) -> None:
-    """Holds a sample together: what a trainer calls on every sample that it reads, and `pan verify` on all.
+    """Holds a sample together: what a trainer calls on every sample that it reads; `pan verify` does so on all.
 
     Raises:
         Unbound: the first thing that does not belong to the others: key, MP4, text, events, rounds, structure or pictures.
     """
-    doc = sample.document
     try:
-        events = [(c["t0"], c["t1"], c["text"]) for c in doc["captions"]]
-        told = [
-            ("the document is about clip " + str(doc["clip_id"]), doc["clip_id"] == sample.key),
-            ("the MP4's sha256 is not the document's", hashlib.sha256(sample.mp4).hexdigest() == doc["mp4"]["sha256"]),
-            ("the caption is not the .txt member", doc["caption"] == sample.text),
-            ("the rounds' actions are not those of its events", _actions(doc["rounds"]) == _actions(rounds(doc["chunks"], events))),
-            ("its caption is not the one that was sealed for this clip", doc["caption_sha256"] == _sealed(doc, events)),
-            ("its caption, pictures and MP4 were not bound together", doc["binding"] == binding_of(doc["caption_sha256"], doc["mp4"]["sha256"])),
-        ]
+        wrong = problems(sample)
     except (KeyError, TypeError) as fault:
         raise Unbound(f"sample {sample.key}: its document lacks {fault}") from fault
-    if wrong := [what for what, holds in told if not holds]:
-        raise Unbound(f"sample {sample.key}: {wrong[0]}")
+    if wrong:
+        raise Unbound(f"sample {sample.key}: {wrong[0][1]}")
+
+
+def problems(sample: Sample) -> list[tuple[str, str]]:
+    """(kind, what) of everything in a sample that does not belong together: "bad_sample", or "unbound" where it is the caption.
+
+    Raises:
+        KeyError, TypeError: its document is not pan-clip/1's.
+    """
+    doc = sample.document
+    events = [(c["t0"], c["t1"], c["text"]) for c in doc["captions"]]
+    told = [
+        ("bad_sample", f"the document is about clip {doc['clip_id']}", doc["clip_id"] == sample.key),
+        ("bad_sample", "the MP4's sha256 is not the document's", hashlib.sha256(sample.mp4).hexdigest() == doc["mp4"]["sha256"]),
+        ("bad_sample", "the caption is not the .txt member", doc["caption"] == sample.text),
+        ("unbound", "the rounds' actions are not those of its events", _actions(doc["rounds"]) == _actions(rounds(doc["chunks"], events))),
+        ("unbound", "its caption is not the one that was sealed for this clip", doc["caption_sha256"] == _sealed(doc, events)),
+        ("unbound", "caption and MP4 were not bound together", doc["binding"] == binding_of(doc["caption_sha256"], doc["mp4"]["sha256"])),
+    ]
+    return [(kind, what) for kind, what, holds in told if not holds]
 
 
 def _sealed(doc: Mapping[str, Any], events: Sequence[tuple[float, float, str]]) -> str:

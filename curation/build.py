@@ -8,9 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from curation.binding import faults
 from curation.ledger import FrozenLedger, score_names
 from curation.sample import digest, document, to_json
-from curation.segments import BLOBS, PLACE
+from curation.segments import BLOBS, PLACE, DamagedSegment
 from curation.shards import MEMBERS, TarWriter, parquet_bytes, read_shard
 from curation.storage import flush, kill_point
 
@@ -75,9 +76,11 @@ class Build:
     def _tar(self, tar: TarWriter, rows: Sequence[Mapping[str, Any]]) -> tuple[TarWriter, pa.Table]:
         thresholds, listed = digest(self.thresholds), []
         for row in rows:
+            if wrong := faults(row):
+                raise DamagedSegment(row["segment"], f"clip {row['clip_id']}: {wrong[0]}")
             sample = document(row, self.scores, self.provenance, thresholds)
             data = {"json": to_json(sample).encode(), "mp4": self.ledger.read_clip_bytes(row), "txt": sample["caption"].encode()}
-            entry: dict[str, Any] = {"key": row["clip_id"], **row, "provenance": to_json(sample["provenance"])}
+            entry: dict[str, Any] = {"key": row["clip_id"], **row, "provenance": to_json(sample["provenance"]), "binding": sample["binding"]}
             for ending in MEMBERS:
                 member = tar.add(f"{row['clip_id']}.{ending}", data[ending])
                 entry |= {f"{ending}_offset": member.offset, f"{ending}_size": member.size}
@@ -85,7 +88,8 @@ class Build:
         tar.close()
         base = [column for column in self.columns if column.name not in ("reject", "status", "error_code", "error_detail")]
         places = [(f"{ending}_{what}", pa.int64()) for ending in MEMBERS for what in ("offset", "size")]
-        return tar, pa.Table.from_pylist(listed, schema=pa.schema([pa.field("key", pa.string()), *base, *(pa.field(n, t) for n, t in places)]))
+        fields = [("key", pa.string()), *((c.name, c.type) for c in base), ("binding", pa.string()), *places]
+        return tar, pa.Table.from_pylist(listed, schema=pa.schema(fields))
 
     def file(self, name: str, data: bytes, rows: int | None) -> dict[str, Any]:
         """A small file of the pack; its entry in the manifest."""

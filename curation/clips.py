@@ -8,6 +8,9 @@ import pyarrow as pa
 
 SCHEMA_VERSION = "pan-clip/1"
 
+#: What a row's `stages` gets each time that its caption is renewed: of two rows about a clip the one that was renewed more often counts.
+RECAPTION = "recaption"
+
 EVENT = pa.struct([("start_s", pa.float64()), ("end_s", pa.float64()), ("text", pa.string())])
 
 #: Every column that is not a score. Rows of `kind` "clip" and "video" travel in one stream: a video's row is the last

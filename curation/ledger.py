@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from curation.clips import clip_schema
 from curation.lineage import Known, known, replaced, settle
+from curation.renewal import bytes_at, lend, renewed
 from curation.segments import BLOBS, LEDGER, PLACE, SEGMENTS, DamagedSegment, Segment, read_segment, row_key
 from curation.storage import Storage
 
@@ -25,8 +26,9 @@ Out = str | os.PathLike[str] | Storage
 class FrozenLedger:
     """What was committed at one moment, each clip and each video once.
 
-    Of two rows about the same thing the one that came further wins: status "ok" before others, then more stages passed (a clip that `rejudge`
-    sent through the missing stages), then the lexicographically smallest segment id: the same choice in whatever order they were committed.
+    Of two rows about the same thing the one that came further wins: a caption renewed more often, status "ok" before others, then more stages
+    passed (a clip that `rejudge` sent through the missing stages), then the lexicographically smallest segment id: the same choice in
+    whatever order they were committed.
     Of two attempts that cut a video differently, the newest counts; of two files that lay under one name, the one that was there last (`curation.lineage`).
 
     Attributes:
@@ -65,7 +67,7 @@ class FrozenLedger:
                 continue
             segments.append(facts)
             tables.append(table)
-        merged = pa.concat_tables([_empty().select(["video_stamp"]), *tables], promote_options="permissive") if tables else _empty()
+        merged = pa.concat_tables([_empty(), *tables], promote_options="permissive") if tables else _empty()
         table, sources = _once(merged)
         return cls(store, tuple(segments), tuple(damaged), table, sources)
 
@@ -109,11 +111,11 @@ class FrozenLedger:
         """
         if row["length"] is None:
             raise ValueError(f"clip {row['clip_id']} has no MP4: the stage that cuts it has not run")
-        with self.out.open(f"{SEGMENTS}/{row['segment']}.tar") as source:
+        with self.out.open(f"{SEGMENTS}/{row['video_segment']}.tar") as source:
             source.seek(row["offset"])
             data = source.read(row["length"])
         if hashlib.sha256(data).hexdigest() != row["video_sha256"]:
-            raise DamagedSegment(row["segment"], f"the bytes of clip {row['clip_id']} are damaged")
+            raise DamagedSegment(row["video_segment"], f"the bytes of clip {row['clip_id']} are damaged")
         return data
 
 
@@ -135,26 +137,29 @@ def _empty() -> pa.Table:
     return pa.schema([*(f for f in clip_schema() if f.name not in BLOBS), *PLACE]).empty_table()
 
 
-COLUMNS = ("kind", "clip_id", "video_id", "video_uri", "video_stamp", "clip_index", "status", "error_code", "stages", "segment", "fence")
+SOURCE_COLUMNS = ("kind", "clip_id", "video_id", "video_uri", "video_stamp", "clip_index")
+COLUMNS = (*SOURCE_COLUMNS, "status", "error_code", "stages", "segment", "fence", "length", "video_sha256")
 
 
 def _once(table: pa.Table) -> tuple[pa.Table, dict[str, Known]]:
     """Each clip and each video once, in the order of `FrozenLedger.table`; and what each source's name stands for."""
     columns = table.select(list(COLUMNS)).to_pylist()
-    newest = _torn(columns)
+    newest, where = _torn(columns), bytes_at(columns)
     best: dict[tuple[str, str, str], tuple[Any, int]] = {}
     for i, row in enumerate(columns):
         if row["status"] != "duplicate" and row["fence"] < newest.get(row["video_id"], 0):
             continue
+        if renewed(row) and (row["clip_id"], row["video_sha256"]) not in where:
+            continue  # a renewed caption whose MP4 was lost with the segment that held it: both are made again
         again = 0 if row["status"] == "ok" else -row["fence"]  # what failed twice failed as it did last
-        key, rank = row_key(row), (row["status"] != "ok", -len(row["stages"]), again, row["segment"], i)
+        key, rank = row_key(row), (-renewed(row), row["status"] != "ok", -len(row["stages"]), again, row["segment"], i)
         if key not in best or rank < best[key][0]:
             best[key] = (rank, i)
 
     def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
         return (row["kind"], row["video_id"], row["clip_index"] if row["kind"] == "clip" else 0, *row_key(row)[1:])
 
-    once = table.take(pa.array(sorted((i for _, i in best.values()), key=lambda i: place(columns[i])), pa.int64()))
+    once = lend(table, sorted((i for _, i in best.values()), key=lambda i: place(columns[i])), where)
     if old := replaced(columns):
         once = settle(once, old)
         rows = once.select(list(COLUMNS)).to_pylist()

@@ -144,6 +144,8 @@ def _kept_rows(ledger: FrozenLedger, clips: pa.Table, kept: Sequence[str]) -> di
             raise ValueError(f"clip {clip} is kept, but its video {row['video_id']} is not done or failed: judge its clips as video_failed")
         if row["length"] is None:
             raise ValueError(f"clip {clip} is kept, but has no MP4: send it through the missing stages first")
+        if row["caption_sha256"] is None:
+            raise ValueError(f"clip {clip} is kept, but its caption bears no seal, as an older version wrote them: renew the captions with `pan recaption`")
     return rows
 
 

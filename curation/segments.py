@@ -17,8 +17,15 @@ from curation.storage import Storage
 
 LEDGER, SEGMENTS = "_run/ledger", "_run/segments"
 BLOBS = ("frames", "video")
-#: Where a row's MP4 lies (segment and byte range; null length = it has none), and under which fencing number it was committed.
-PLACE = (pa.field("segment", pa.string()), pa.field("offset", pa.int64()), pa.field("length", pa.int64()), pa.field("fence", pa.int64()))
+#: Which segment a row was committed in and under which fencing number, and where its MP4 lies: byte range (null length = it has none) and segment,
+#: which is another one where a renewed caption was committed without the bytes (`curation.renewal`; filled by the reader, null in the file).
+PLACE = (
+    pa.field("segment", pa.string()),
+    pa.field("offset", pa.int64()),
+    pa.field("length", pa.int64()),
+    pa.field("fence", pa.int64()),
+    pa.field("video_segment", pa.string()),
+)
 VOLATILE = ("cpu_s", "wall_s")  # keys of `stats` that differ from attempt to attempt: no part of a row's identity, and of no published file
 _SEAL = b"pan-sha256-"
 _NO_SHA = _SEAL + b"0" * 64

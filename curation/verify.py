@@ -1,6 +1,5 @@
 """Verify: reads a published output again and says everything that is not as the manifest, the ledger and the schema promise."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -9,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from curation.binding import faults, problems
 from curation.ledger import FrozenLedger
 from curation.pack import MANIFEST_VERSION, PACK_PLAN, PACKS, SPLITS, Manifest, manifest_files
 from curation.sample import schema
@@ -24,6 +24,7 @@ KINDS = {
     "unlisted": "a file lies in the pack that no manifest names",
     "bad_shard": "a shard cannot be read safely",
     "bad_sample": "a sample's document, caption or MP4 do not agree with each other or with the schema",
+    "unbound": "a caption does not belong to its clip: another one's, or changed since it was written",
     "duplicate_key": "a clip is in more than one place",
     "split_leak": "one source video has clips in two splits",
     "sidecar": "a sidecar or the index does not describe its shard",
@@ -85,13 +86,13 @@ def verify(out: str | os.PathLike[str] | Storage, fast: bool = False) -> Report:
     _unlisted(store, manifest, report)
     if fast:
         return report
-    samples: dict[str, tuple[str, str]] = {}
+    samples: dict[str, Seen] = {}
     for shard in manifest["shards"]:
         if shard["path"] in sound:
-            for key, video in _shard(store, shard, report, shard["sidecar"]["path"] in sound):
+            for key, seen in _shard(store, shard, report, shard["sidecar"]["path"] in sound):
                 if key in samples:
-                    report.add("duplicate_key", key, f"it is in {samples[key][1]} and in {shard['path']}")
-                samples[key] = (video, shard["path"])
+                    report.add("duplicate_key", key, f"it is in {samples[key].path} and in {shard['path']}")
+                samples[key] = seen
     _leaks(samples, manifest, report)
     _indexes(store, manifest, sound, report)
     _ledger(store, manifest, samples, sound, report)
@@ -134,8 +135,17 @@ def _unlisted(store: Storage, manifest: Manifest, report: Report) -> None:
                 report.add("unlisted", f"{inner}/{name}", "the manifest does not name it")
 
 
-def _shard(store: Storage, shard: Mapping[str, Any], report: Report, with_sidecar: bool) -> Iterator[tuple[str, str]]:
-    """(clip_id, video_id) of each sound sample; notes what is wrong with the others."""
+@dataclass(frozen=True)
+class Seen:
+    """A sound sample: its video, its shard, its caption's seal."""
+
+    video_id: str
+    path: str
+    caption_sha256: str
+
+
+def _shard(store: Storage, shard: Mapping[str, Any], report: Report, with_sidecar: bool) -> Iterator[tuple[str, Seen]]:
+    """(clip_id, what was seen) of each sound sample; notes what is wrong with the others."""
     from jsonschema import Draft202012Validator
 
     validator = Draft202012Validator(schema())
@@ -146,19 +156,14 @@ def _shard(store: Storage, shard: Mapping[str, Any], report: Report, with_sideca
             for sample, members in read_shard(source):
                 count += 1
                 doc = sample.document
-                wrong = [f"{'/'.join(map(str, e.absolute_path))}: {e.message}"[:300] for e in validator.iter_errors(doc)]
-                if not wrong and doc["clip_id"] != sample.key:
-                    wrong.append(f"the document is about clip {doc['clip_id']}")
-                if not wrong and hashlib.sha256(sample.mp4).hexdigest() != doc["mp4"]["sha256"]:
-                    wrong.append("the MP4's sha256 is not the document's")
-                if not wrong and doc["caption"] != sample.text:
-                    wrong.append("the caption is not the .txt member")
-                for line in wrong:
-                    report.add("bad_sample", f"{shard['path']}:{sample.key}", line)
+                wrong = [("bad_sample", f"{'/'.join(map(str, e.absolute_path))}: {e.message}"[:300]) for e in validator.iter_errors(doc)]
+                wrong = wrong or problems(sample)
+                for kind, line in wrong:
+                    report.add(kind, f"{shard['path']}:{sample.key}", line)
                 if rows is not None:
                     _row(rows.pop(sample.key, None), doc, members, f"{shard['sidecar']['path']}:{sample.key}", report)
                 if not wrong:
-                    yield sample.key, doc["video_id"]
+                    yield sample.key, Seen(doc["video_id"], shard["path"], doc["caption_sha256"])
         except UnsafeShard as error:
             report.add("bad_shard", shard["path"], str(error))
     report.samples += count
@@ -176,15 +181,16 @@ def _row(row: Mapping[str, Any] | None, doc: Mapping[str, Any], members: Mapping
         said, is_at = (row[f"{ending}_offset"], row[f"{ending}_size"]), (members[ending].offset, members[ending].size)
         if said != is_at:
             report.add("sidecar", where, f".{ending} is said to lie at {said}, it lies at {is_at}")
-    if row["caption"] != doc.get("caption") or row["video_id"] != doc.get("video_id"):
-        report.add("sidecar", where, "caption or video_id are not the sample's")
+    for name in ("caption", "video_id", "caption_sha256", "binding"):
+        if row[name] != doc.get(name):
+            report.add("sidecar", where, f"{name} is not the sample's")
 
 
-def _leaks(samples: Mapping[str, tuple[str, str]], manifest: Manifest, report: Report) -> None:
+def _leaks(samples: Mapping[str, Seen], manifest: Manifest, report: Report) -> None:
     split_of = {shard["path"]: shard["split"] for shard in manifest["shards"]}
     splits: dict[str, set[str]] = {}
-    for video, path in samples.values():
-        splits.setdefault(video, set()).add(split_of[path])
+    for seen in samples.values():
+        splits.setdefault(seen.video_id, set()).add(split_of[seen.path])
     for video, found in sorted(splits.items()):
         if len(found) > 1:
             report.add("split_leak", video, f"clips in {' and '.join(sorted(found))}")
@@ -199,7 +205,7 @@ def _indexes(store: Storage, manifest: Manifest, sound: set[str], report: Report
                 report.add("sidecar", facts["index"]["path"], "it does not list the manifest's shards")
 
 
-def _ledger(store: Storage, manifest: Manifest, samples: Mapping[str, tuple[str, str]], sound: set[str], report: Report) -> None:
+def _ledger(store: Storage, manifest: Manifest, samples: Mapping[str, Seen], sound: set[str], report: Report) -> None:
     """The frozen segments are unchanged; what they hold is what is listed; what is listed as kept is in the shards."""
     frozen = json.loads(store.read(PACK_PLAN)) if store.size(PACK_PLAN) is not None else None
     if frozen is None or frozen["pack"] != manifest["pack"]:
@@ -213,7 +219,10 @@ def _ledger(store: Storage, manifest: Manifest, samples: Mapping[str, tuple[str,
     for segment in frozen["segments"]:
         if now[segment["id"]] != segment["sha256"]:
             report.add("damaged_segment", segment["id"], "its ledger file is not the one that was frozen")
-    for row in ledger.clips().select(["clip_id", "segment", "offset", "length", "video_sha256"]).to_pylist():
+    for row in ledger.clips().to_pylist():
+        if row["caption_sha256"] is not None:
+            for what in faults(row):
+                report.add("unbound", f"{row['segment']}:{row['clip_id']}", what)
         try:
             if row["length"] is not None:
                 ledger.read_clip_bytes(row)
@@ -227,9 +236,9 @@ def _ledger(store: Storage, manifest: Manifest, samples: Mapping[str, tuple[str,
             report.add("ledger", manifest["files"]["videos"]["path"], "it does not list the ledger's videos")
 
 
-def _listed(clips: pa.Table, ledger: FrozenLedger, samples: Mapping[str, tuple[str, str]], report: Report) -> None:
+def _listed(clips: pa.Table, ledger: FrozenLedger, samples: Mapping[str, Seen], report: Report) -> None:
     listed = {row["clip_id"]: row for row in clips.select(["clip_id", "kept", "reasons", "video_sha256"]).to_pylist()}
-    known = {row["clip_id"]: row["video_sha256"] for row in ledger.clips().select(["clip_id", "video_sha256"]).to_pylist()}
+    known = {row["clip_id"]: row for row in ledger.clips().select(["clip_id", "video_sha256", "caption_sha256"]).to_pylist()}
     if len(listed) != clips.num_rows:
         report.add("duplicate_key", "clips.parquet", "a clip is listed twice")
     for clip in sorted(listed.keys() ^ known.keys()):
@@ -241,7 +250,9 @@ def _listed(clips: pa.Table, ledger: FrozenLedger, samples: Mapping[str, tuple[s
             )
         if not row["kept"] and not row["reasons"]:
             report.add("ledger", clip, "it is rejected, but nothing says why")
-        if row["video_sha256"] != known.get(clip, row["video_sha256"]):
+        if clip in known and row["video_sha256"] != known[clip]["video_sha256"]:
             report.add("ledger", clip, "its MP4 is not the ledger's")
+        if clip in known and clip in samples and samples[clip].caption_sha256 != known[clip]["caption_sha256"]:
+            report.add("unbound", clip, "its caption is not the ledger's")
     for clip in sorted(samples.keys() - listed.keys()):
         report.add("ledger", clip, "a shard holds it, but it is not listed")

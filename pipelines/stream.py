@@ -1,7 +1,7 @@
 """Stream: the recipe's stages in order, from video rows to committed ledger rows; never forked."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pyarrow as pa
@@ -11,9 +11,11 @@ from curation.cut import CutClips
 from curation.reopen import ReopenClips
 from curation.shots import SplitVideo
 from curation.sources import identify
-from curation.stage import Resources, Stage
+from curation.stage import Resources, Stage, TableFunction
 from curation.storage import Storage
+from filters.blur import blur_text
 from filters.score import ScoreClips
+from filters.text_detector import SceneTextSettings
 from pipelines.recipe import Recipe
 from pipelines.run import Run
 
@@ -33,9 +35,52 @@ def stages(recipe: Recipe, reopen: bool = False) -> list[Stage]:
     for name, resources in (("rules", take.rules), ("detectors", take.detectors), ("content", take.content)):
         if entries := recipe.entries(name):
             found.append(Stage(name=f"ScoreClips_{name}", make=partial(ScoreClips, entries, name), resources=resources))
-    found.append(Stage(name="CaptionClips", make=partial(CaptionClips, recipe.caption), resources=take.caption))
+    captions = caption_stage(recipe)
+    found[-1:] = [chained(found[-1], captions)] if shares_engine(recipe) else [found[-1], captions]
     found.append(Stage(name="CutClips", make=partial(CutClips, recipe.cut, recipe.limits), resources=take.cut))
     return found
+
+
+def caption_stage(recipe: Recipe, again: bool = False) -> Stage:
+    """CaptionClips; an engine in the stage's own process needs actors that live as long as the stream: one where the recipe says nothing."""
+    detectors = [entry.settings for entry in recipe.entries("detectors") if isinstance(entry.settings, SceneTextSettings)]
+    blurs = partial(blur_text, detectors[0]) if detectors else None
+    resources = recipe.resources.caption
+    if recipe.caption.backend == "vlm" and recipe.vlm.backend == "vllm" and resources.actors is None:
+        resources = resources.model_copy(update={"actors": 1})
+    return Stage(name="CaptionClips", make=partial(CaptionClips, recipe.caption, recipe.vlm, blurs, again), resources=resources)
+
+
+def shares_engine(recipe: Recipe) -> bool:
+    """Whether content filter and captioner ask an engine of their own process: then it must be one, lest it be loaded twice and see each clip twice."""
+    judges = any(getattr(entry.settings, "backend", None) == "vlm" for entry in recipe.entries("content"))
+    return judges and recipe.caption.backend == "vlm" and recipe.vlm.backend == "vllm"
+
+
+def chained(first: Stage, second: Stage) -> Stage:
+    """Both stages in one, with the resources of the first, in actors: what the first asked about a clip is in the engine's prefix cache for the second."""
+    resources = first.resources if first.resources.actors is not None else first.resources.model_copy(update={"actors": 1})
+    return Stage(name=f"{first.name}_{second.name}", make=partial(Chain, (first.make, second.make)), resources=resources)
+
+
+class Chain:
+    """Stage functions one after the other in one process, on the same table."""
+
+    def __init__(self, makes: Sequence[Callable[[], TableFunction]]) -> None:
+        self._functions = [make() for make in makes]
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """`table` through all of them.
+
+        Raises:
+            TypeError: one of them yields tables instead of returning one: it cannot stand in a chain.
+        """
+        for function in self._functions:
+            out = function(table)
+            if not isinstance(out, pa.Table):
+                raise TypeError(f"{type(function).__name__} does not return a table, so it cannot stand in a chain")
+            table = out
+        return table
 
 
 def run(rows: pa.Table, todo: Sequence[Stage], held: Run, resources: Resources) -> None:

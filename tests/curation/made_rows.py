@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from curation import storage
+from curation.binding import seal
 from curation.clips import clip_id, table_of
 from curation.ledger import FrozenLedger
 from curation.lock import acquire
@@ -65,6 +66,9 @@ def clip_row(video: int, index: int, /, kept: bool = True, mp4: bytes | None = N
             "caption": f"clip {index} of video {video}",
             "caption_backend": "measured",
             "prompt_version": "1",
+            "structure": None,
+            "frames_sha256": hashlib.sha256(f"frames {video} {index}".encode()).hexdigest(),
+            "answers": None,
             "video": data,
             "video_sha256": hashlib.sha256(data).hexdigest(),
             "video_frames": 41,
@@ -73,7 +77,8 @@ def clip_row(video: int, index: int, /, kept: bool = True, mp4: bytes | None = N
             "video_height": 48,
             "video_start_frame": 0,
         }
-    return {**row, **changes}
+    row |= changes
+    return {"caption_sha256": seal(row), **row} if kept else row
 
 
 def video_row(video: int, clips: int, status: str = "ok", **changes: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from curation.pack import manifest_files
-from curation.sample import to_json
+from curation.sample import binding_of, seal_of, to_json
 from curation.shards import TarWriter, load_manifest, parquet_bytes, read_shard, read_table
 from curation.storage import Storage
 from curation.verify import Report, verify
@@ -144,7 +144,14 @@ def test_a_split_leak_is_named(out: Path) -> None:
     train, val = shards(out)[0], shards(out, "val")[0]
     with (out / train["path"]).open("rb") as source:
         video = next(sample.document["video_id"] for sample, _ in read_shard(source))
-    rewrite(out, val, lambda doc: doc.update(video_id=video))
+
+    def moved(doc: dict[str, Any]) -> None:
+        """The document as if its clip had always been of that video."""
+        events = [(c["t0"], c["t1"], c["text"]) for c in doc["captions"]]
+        sealed = seal_of(doc["clip_id"], video, doc["frames_sha256"], events, doc["caption"], doc["structure"])
+        doc.update(video_id=video, caption_sha256=sealed, binding=binding_of(sealed, doc["mp4"]["sha256"]))
+
+    rewrite(out, val, moved)
     leaks = [p for p in verify(out).problems if p.kind == "split_leak"]
     assert [(p.where, p.what) for p in leaks] == [(video, "clips in train and val")]
 

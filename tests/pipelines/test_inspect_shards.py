@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from curation.binding import seal
 from curation.clips import table_of
 from curation.ledger import FrozenLedger
 from curation.lock import acquire
@@ -45,7 +46,7 @@ def clip(index: int, video: str = "aa" * 8, stages: list[str] = STAGES, **other:
     whole = "cut" in stages
     mp4 = {"video": data, "video_sha256": hashlib.sha256(data).hexdigest(), "video_frames": 41, "video_fps": 16.0, "video_width": 320, "video_height": 240}
     text = {"events": [{"start_s": 0.0, "end_s": 2.5, "text": "it moves"}], "caption": "it moves", "caption_backend": "measured", "prompt_version": "1"}
-    return {
+    row = {
         "kind": "clip",
         "clip_id": f"{index:02d}{video[:14]}",
         "video_id": video,
@@ -70,6 +71,7 @@ def clip(index: int, video: str = "aa" * 8, stages: list[str] = STAGES, **other:
         **(mp4 if whole else {}),
         **other,
     }
+    return row | ({"caption_sha256": seal({"frames_sha256": None, "structure": None, **row})} if "caption" in stages else {})
 
 
 def video(clips: int, name: str = "aa" * 8, **other: Any) -> dict[str, Any]:
