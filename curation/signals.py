@@ -1,5 +1,6 @@
 """Meter: the cheap signals of every frame, measured once on a small picture as the frame goes by."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -102,6 +103,11 @@ class Meter:
     def measure(self, picture: Picture) -> Measured:
         """The frame's signals."""
         return self.measure_thumb(picture.index, picture.thumb(*THUMB))
+
+    def measure_many(self, pictures: Sequence[Picture]) -> list[Measured]:
+        """The signals of the next frames, as `measure` gives them one by one."""
+        thumbs = [picture.thumb(*THUMB) for picture in pictures]
+        return [self.measure_thumb(picture.index, thumb) for picture, thumb in zip(pictures, thumbs, strict=True)]
 
     def measure_thumb(self, index: int, thumb: U8) -> Measured:
         """The signals of a picture that is already 128 x 72."""

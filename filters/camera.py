@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from curation.clips import ClipError
 from curation.frames import F32, U8, Frames
-from filters.motion import percentile, slope
+from filters.motion import percentile, slope, speeds
 
 F64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
@@ -76,7 +76,7 @@ class Camera:
         "tracked": "share of the steps in which the camera could be followed",
     }
     side: int = 192
-    corners: int = 200
+    corners: int = 100
     trusted: int = 8
     texture: float = 3.0
     misfit: float = 0.02
@@ -144,10 +144,9 @@ class Camera:
         seen = (cv2.erode(inside, np.ones((9, 9), np.uint8)) > 0) & (slope(two) > self.texture)
         fixed = cv2.dilate((steady & (shift > 1.0)).astype(np.uint8), np.ones((9, 9), np.uint8))
         seen &= (fixed | cv2.warpPerspective(fixed, model, size, flags=cv2.INTER_NEAREST)) == 0  # where it is, and where the model has moved it to
-        if np.count_nonzero(seen) < 64:
+        if np.count_nonzero(seen[::2, ::2]) < 16:
             return 0.0, float(shift.mean())
-        across, down = cv2.split(flow.calc(np.asarray(moved, np.uint8), two, None))
-        return percentile(cv2.magnitude(across, down)[seen], 95), float(shift.mean())
+        return percentile(speeds(flow, np.asarray(moved, np.uint8), two)[seen[::2, ::2]], 95), float(shift.mean())
 
 
 def tracks(one: U8, two: U8, corners: int) -> tuple[F32, F32]:
@@ -157,7 +156,9 @@ def tracks(one: U8, two: U8, corners: int) -> tuple[F32, F32]:
         return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)
     enough = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 0.03)
     there, ok, _ = cv2.calcOpticalFlowPyrLK(one, two, start, None, winSize=(15, 15), maxLevel=3, criteria=enough)
-    back, ok_back, _ = cv2.calcOpticalFlowPyrLK(two, one, there, None, winSize=(15, 15), maxLevel=3, criteria=enough)
+    # Back from there it is looked for near where it began: were it elsewhere, it would not be found there, and finer levels do.
+    near = cv2.OPTFLOW_USE_INITIAL_FLOW
+    back, ok_back, _ = cv2.calcOpticalFlowPyrLK(two, one, there, start.copy(), winSize=(15, 15), maxLevel=1, criteria=enough, flags=near)
     good = (ok[:, 0] == 1) & (ok_back[:, 0] == 1) & (np.hypot(*(back - start)[:, 0].T) < 0.5)
     return start[good, 0], there[good, 0]
 

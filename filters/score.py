@@ -1,7 +1,7 @@
 """ScoreClips: measures every kept clip with a list of filters, judges it, and drops the frames of what is rejected."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -40,8 +40,8 @@ class ScoreClips:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table.select(["kind", "clip_id", "status", "reject", "stages"]).to_pylist()
-        for row, frames in zip(rows, table["frames"], strict=True):
-            row["frames"] = frames.as_buffer()  # a view: pictures are large
+        for row, blob in zip(rows, _blobs(table["frames"]), strict=True):
+            row["frames"] = blob
         todo = [i for i, row in enumerate(rows) if is_open(row) and self.stage_name not in row["stages"]]
         measured = dict(zip(todo, self._measure([rows[i] for i in todo]), strict=True))
         for i, scores in measured.items():
@@ -65,7 +65,7 @@ class ScoreClips:
         clips = []
         for row in rows:
             try:
-                clips.append(Frames.from_bytes(memoryview(row["frames"])))
+                clips.append(Frames.from_bytes(row["frames"]))
             except Exception as error:
                 error.add_note(f"clip {row['clip_id']}: its frames could not be read back")
                 raise
@@ -77,6 +77,15 @@ class ScoreClips:
                     value = raw.get(name)
                     scores[column] = float(value) if value is not None and math.isfinite(value) else None
         return found
+
+
+def _blobs(column: pa.ChunkedArray) -> Iterator[memoryview | None]:
+    """Each value of a large_binary column as a view of the table's own memory: a scalar or a list would be a copy of all pictures."""
+    for chunk in column.chunks:
+        _, places, data = chunk.buffers()
+        for i, there in enumerate(chunk.is_valid().to_pylist(), chunk.offset):
+            first, end = memoryview(places).cast("q")[i : i + 2].tolist() if there else (0, 0)
+            yield memoryview(data)[first:end] if there else None
 
 
 def is_open(row: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """SplitVideo on made videos: pieces on the grid, every frame in one row, the same frames again, faults and rows that pass through."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.boundaries import ShotConfig
-from curation.clips import table_of
+from curation.clips import ClipError, table_of
 from curation.frames import SIGNALS, Frames
 from curation.sampler import SAME_S, Sampler, choose, grid_s
-from curation.shots import SplitConfig, SplitVideo, frames_of
+from curation.shots import SplitConfig, SplitVideo, _batches, frames_of
 from curation.signals import Meter
 from curation.video import Limits, Video
 
@@ -151,8 +151,8 @@ def test_other_rows_pass_through_untouched() -> None:
 
 def test_clips_leave_before_the_video_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, seen = write(tmp_path / "long.mp4", scene(1, 40) + scene(2, 400)), list[int]()
-    measure: Callable[..., Any] = Meter.measure
-    monkeypatch.setattr(Meter, "measure", lambda self, picture: (seen.append(picture.index), measure(self, picture))[1])
+    measure: Callable[..., Any] = Meter.measure_thumb
+    monkeypatch.setattr(Meter, "measure_thumb", lambda self, index, thumb: (seen.append(index), measure(self, index, thumb))[1])
     first = next(SplitVideo(CONFIG, Limits())(table_of([{"kind": "video", "video_id": "a" * 16, "video_uri": str(path)}])))
     assert first.to_pylist()[0]["end_frame"] <= 40
     assert seen[-1] < 250
@@ -195,3 +195,14 @@ def test_time_base_travels(two_scenes: Path) -> None:
     base = Fraction(video["time_base"])
     assert all(float(c["start_pts"] * base) == pytest.approx(c["start_s"], abs=1e-6) for c in clips)
     assert {(c["width"], c["height"], c["fps"]) for c in clips} == {(160, 96, float(FPS))}
+
+
+def test_pictures_before_a_fault_are_measured_before_it_is_told() -> None:
+    def broken() -> Iterator[Any]:
+        yield from range(5)
+        raise ClipError("decode_error", "here")
+
+    seen = list[list[Any]]()
+    with pytest.raises(ClipError, match="here"):
+        seen.extend(_batches(broken(), 2))
+    assert seen == [[0, 1], [2, 3], [4]]
