@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import cv2
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from curation.clips import ClipError
 from curation.frames import F32, U8, Frames
-from filters.motion import percentile, slope, speeds
+from filters.motion import percentile, slope
 
 F64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
@@ -27,7 +28,7 @@ class Step:
     Attributes:
         x, y: shift of the picture's content at its centre (a camera that pans right gives x < 0).
         zoom: relative growth; positive when things grow (zoom in, dolly forward).
-        residual: 95th percentile of the speed that is not the camera's, less what the camera's speed may have added by error.
+        residual: 98th percentile of the speed that is not the camera's, less what the camera's speed may have added by error.
         agreed: share of the tracks that the model explains; 0 where the camera could not be followed: it then counts as still, and
             all motion as the scene's own.
     """
@@ -44,7 +45,8 @@ class Camera:
     """Sparse feature tracks between samples give the camera's motion; dense flow gives the scene's own.
 
     The earlier picture of a pair is moved as the camera moved, and the flow between it and the later one is the residual: near 0 for
-    a still picture, a plain pan or a zoom, and high where anything acts by itself, whatever the camera does. Every second sample is paired
+    a still picture, a plain pan or a zoom, and high where anything acts by itself, whatever the camera does. What a lens or a curved scene bends of a moving
+    camera's flow goes as a cubic over the picture and is taken away too (`unbent`); actors do not. Every second sample is paired
     with the one after the next: over half a second compression noise counts a seventh of what it does over 1/15 s. Where the camera's model explains less than
     half of the tracks, the next sample is tried too, and the pair that leaves less unexplained stands. Logos, subtitles and
     screen furniture stand still while the picture moves; they are no actors and are left out.
@@ -69,7 +71,7 @@ class Camera:
         "translation_y": "share of the diagonal per s, mean; positive = the picture's content goes down (the camera up)",
         "zoom": "relative growth per s, mean; positive = towards the scene",
         "shake": "share of the diagonal per s: mean deviation of the shift from its mean",
-        "residual": "share of the diagonal per s: the scene's own motion, 95th percentile over textured pixels, exceeded in a third of the time",
+        "residual": "share of the diagonal per s: the scene's own motion, 98th percentile over textured pixels, exceeded in a third of the time",
         "still": "0 to 1: how calm the scene is, if the camera hardly moves (0 if it does)",
         "pan": "0 to 1: how calm the scene is, if the camera above all translates (0 if not): 1 = nothing happens but the pan",
         "zoom_only": "0 to 1: how calm the scene is, if the camera above all zooms (0 if not): 1 = nothing happens but the zoom",
@@ -136,17 +138,20 @@ class Camera:
         return Step(float(x), float(y), zoom, max(0.0, left - self.misfit * speed) / unit, agree / len(start))
 
     def _left(self, flow: cv2.DISOpticalFlow, one: U8, two: U8, steady: Bool, model: F64) -> tuple[float, float]:
-        """(95th percentile of the flow left after `one` has been moved by `model`, the model's mean speed), in px."""
+        """(98th percentile of the flow left after `one` has been moved by `model`, the model's mean speed), in px."""
         size = (one.shape[1], one.shape[0])
         moved = cv2.warpPerspective(one, model, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         inside = cv2.warpPerspective(np.full_like(one, 255), model, size, flags=cv2.INTER_NEAREST)
         shift = shift_field(model, size)
         seen = (cv2.erode(inside, np.ones((9, 9), np.uint8)) > 0) & (slope(two) > self.texture)
-        fixed = cv2.dilate((steady & (shift > 1.0)).astype(np.uint8), np.ones((9, 9), np.uint8))
+        fixed = cv2.dilate((steady & (shift > 1.0)).astype(np.uint8), np.ones((25, 25), np.uint8))
         seen &= (fixed | cv2.warpPerspective(fixed, model, size, flags=cv2.INTER_NEAREST)) == 0  # where it is, and where the model has moved it to
-        if np.count_nonzero(seen[::2, ::2]) < 16:
-            return 0.0, float(shift.mean())
-        return percentile(speeds(flow, np.asarray(moved, np.uint8), two)[seen[::2, ::2]], 95), float(shift.mean())
+        speed, seen = float(shift.mean()), seen[::2, ::2]
+        if np.count_nonzero(seen) < 16:
+            return 0.0, speed
+        field = flow.calc(np.asarray(moved, np.uint8), two, None)[::2, ::2]
+        left = percentile(cv2.magnitude(field[..., 0], field[..., 1])[seen], 98)
+        return (min(left, unbent(field, seen, shift[::2, ::2])) if speed > 0.5 else left), speed
 
 
 def tracks(one: U8, two: U8, corners: int) -> tuple[F32, F32]:
@@ -188,6 +193,42 @@ def shift_field(model: F64, size: tuple[int, int]) -> F32:
     deep = depth[0] * x + (depth[1] * y + depth[2])
     moved = ((row[0] * x + (row[1] * y + row[2])) / deep for row in (along, down))
     return np.asarray(cv2.magnitude(next(moved) - x, next(moved) - y), np.float32)
+
+
+def unbent(field: F32, seen: Bool, shift: F32, least: int = 100) -> float:
+    """98th percentile of the flow left once a smooth bend is taken away, in px; infinite where too little is seen to tell a bend from an actor.
+
+    The bend is a cubic in x and y (radial distortion of a lens goes with the third power) fitted with weights that fall for what moves otherwise. It is a
+    fault of the camera's motion, so it may take at most half of what the camera shifts a pixel: a still camera has none.
+
+    Args:
+        field: flow in px, float32 [H, W, 2].
+        seen: pixels to go by, bool [H, W].
+        shift: how far the camera moves each pixel, px.
+        least: pixels of every fourth row and column that must be seen.
+
+    Source: Brown, "Close-Range Camera Calibration", Photogrammetric Engineering 1971 (radial distortion); Holland & Welsch 1977 (reweighted least squares).
+    """
+    few, powers = seen[::4, ::4], cubic(seen.shape)
+    design, flow = powers[::4, ::4][few], field[::4, ::4][few]
+    if len(design) < least:
+        return float("inf")
+    weight = np.ones(len(design), np.float32)
+    for _ in range(4):
+        heavy = (design * weight[:, None]).T
+        fit = np.linalg.solve(heavy @ design + 1e-3 * len(design) * np.eye(design.shape[1], dtype=np.float32), heavy @ flow)
+        off = np.hypot(*(flow - design @ fit).T)
+        weight = (1 + (off / (1.5 * max(float(np.median(off)), 0.05))) ** 2) ** -2
+    bend = powers[seen] @ fit
+    bend *= np.minimum(1.0, 0.5 * shift[seen] / np.maximum(np.hypot(*bend.T), 1e-6))[:, None]
+    return percentile(np.hypot(*(field[seen] - bend).T), 98)
+
+
+@lru_cache(maxsize=8)
+def cubic(size: tuple[int, int]) -> F32:
+    """x**i * y**j with i + j <= 3 over a picture of `size` (height, width), x and y from -1 to 1, float32 [H, W, 10]."""
+    x, y = np.meshgrid(np.linspace(-1, 1, size[1]), np.linspace(-1, 1, size[0]))
+    return np.stack([x**i * y**j for i in range(4) for j in range(4 - i)], -1).astype(np.float32)
 
 
 def fixtures(lumas: Sequence[U8], spread: float = 8.0, edge: float = 6.0) -> Bool:
