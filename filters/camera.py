@@ -161,7 +161,7 @@ def tracks(one: U8, two: U8, corners: int) -> tuple[F32, F32]:
         return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)
     enough = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 0.03)
     there, ok, _ = cv2.calcOpticalFlowPyrLK(one, two, start, None, winSize=(15, 15), maxLevel=3, criteria=enough)
-    # Back from there it is looked for near where it began: were it elsewhere, it would not be found there, and finer levels do.
+    # The way back is looked for around the beginning, where a false track does not lead: two levels are enough for that, at a third of the cost.
     near = cv2.OPTFLOW_USE_INITIAL_FLOW
     back, ok_back, _ = cv2.calcOpticalFlowPyrLK(two, one, there, start.copy(), winSize=(15, 15), maxLevel=1, criteria=enough, flags=near)
     good = (ok[:, 0] == 1) & (ok_back[:, 0] == 1) & (np.hypot(*(back - start)[:, 0].T) < 0.5)
