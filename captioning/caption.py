@@ -74,13 +74,13 @@ class CaptionClips:
     def _row(self, row: dict[str, Any], told: Told) -> dict[str, Any]:
         """One kept row, captioned or failed; never with frames."""
         done = [*row["stages"], RECAPTION if self.again else "caption"]
-        row = {**row, "frames": None, **dict.fromkeys(COLUMNS)}
+        row = {**row, "frames": None, **dict.fromkeys(COLUMNS), "caption_settings": self.settings}
         if told.answers:
             row["answers"] = [*(row["answers"] or []), *told.answers]
         if told.fault is not None:
             failed = {"status": "failed", "error_code": told.fault.reason, "error_detail": told.fault.detail}
             return {**row, **failed, "stages": done if self.again else row["stages"]}
-        row |= told.columns | {"caption_settings": self.settings, "stages": done}
+        row |= told.columns | {"stages": done}
         return {**row, "caption_sha256": seal(row)}
 
     def _told(self, rows: list[dict[str, Any]]) -> list[Told]:

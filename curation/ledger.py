@@ -111,12 +111,21 @@ class FrozenLedger:
         """
         if row["length"] is None:
             raise ValueError(f"clip {row['clip_id']} has no MP4: the stage that cuts it has not run")
-        with self.out.open(f"{SEGMENTS}/{row['video_segment']}.tar") as source:
-            source.seek(row["offset"])
-            data = source.read(row["length"])
-        if hashlib.sha256(data).hexdigest() != row["video_sha256"]:
-            raise DamagedSegment(row["video_segment"], f"the bytes of clip {row['clip_id']} are damaged")
-        return data
+        return clip_bytes(self.out, row)
+
+
+def clip_bytes(out: Storage, row: Mapping[str, Any]) -> bytes:
+    """The MP4 of a clip row that has one.
+
+    Raises:
+        DamagedSegment: its bytes are not those that were committed.
+    """
+    with out.open(f"{SEGMENTS}/{row['video_segment']}.tar") as source:
+        source.seek(row["offset"])
+        data = source.read(row["length"])
+    if hashlib.sha256(data).hexdigest() != row["video_sha256"]:
+        raise DamagedSegment(row["video_segment"], f"the bytes of clip {row['clip_id']} are damaged")
+    return data
 
 
 def discard(out: Out, segment: str) -> None:

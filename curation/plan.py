@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from curation.storage import Storage
@@ -28,12 +29,13 @@ class PlanMismatch(ValueError):
         self.differences = differences
 
 
-def write_plan(out: str | os.PathLike[str] | Storage, plan: dict[str, Any]) -> str:
+def write_plan(out: str | os.PathLike[str] | Storage, plan: dict[str, Any], renews: Sequence[str] = ()) -> str:
     """Fixes `plan` for this output, or finds that it is already so; returns its digest (64 hex digits).
 
     Args:
         plan: inputs, settings (without thresholds: they may change, see `pan rejudge`), code version, seed. Nothing of this very
             run (time, host, worker count): the digest goes into every manifest.
+        renews: parts of the plan, such as "settings.caption", that this run may change since it does anew what depends on them.
 
     Raises:
         PlanMismatch: the output has another plan.
@@ -42,8 +44,11 @@ def write_plan(out: str | os.PathLike[str] | Storage, plan: dict[str, Any]) -> s
     text = json.dumps(plan, sort_keys=True, indent=1, allow_nan=False)
     if not store.create(PLAN, text.encode()):
         old = json.loads(store.read(PLAN))
-        if found := differences(old, json.loads(text)):
-            raise PlanMismatch(found)
+        found = differences(old, json.loads(text))
+        if other := [line for line in found if not any(line.startswith((f"{part}.", f"{part}:")) for part in renews)]:
+            raise PlanMismatch(other)
+        if found:
+            store.replace(PLAN, text.encode())
     return plan_digest(plan)
 
 

@@ -22,7 +22,7 @@ app = typer.Typer(
 recipes = typer.Typer(help="Show, check and compare recipes.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(recipes, name="recipe")
 
-SCRIPTS = ("curate", "rejudge", "demo")
+SCRIPTS = ("curate", "rejudge", "recaption", "demo")
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 Out = Annotated[str, typer.Argument(help="The output of `pan curate`: a folder or uri.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
@@ -41,6 +41,14 @@ def curate(context: typer.Context) -> None:
 def rejudge(context: typer.Context) -> None:
     """Judge a finished output again with other thresholds, without decoding what is already measured."""
     from pipelines import rejudge as command
+
+    raise typer.Exit(command.main(context.args))
+
+
+@app.command(context_settings=PASSED_ON, short_help="Write an output's captions again.")
+def recaption(context: typer.Context) -> None:
+    """Renew the captions of kept clips from their own MP4s; no source video is opened."""
+    from pipelines import recaption as command
 
     raise typer.Exit(command.main(context.args))
 

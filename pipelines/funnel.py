@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from curation.clips import RECAPTION
+
 #: The stream's stages in order; "split" finds the clips, the others are named as in a row's `stages`.
 ORDER = ("split", "rules", "detectors", "content", "caption", "cut")
 
@@ -51,11 +53,12 @@ class Funnel:
 
     def _add_clip(self, status: str, code: str | None, reject: list[str], passed: set[str]) -> None:
         self.clips += 1
-        through = [self.stages[0], *(s for s in self.stages[1:] if s.stage in passed)]
+        again = status != "ok" and RECAPTION in passed  # its new caption failed: there it fell, though it had once been cut
+        through = [self.stages[0], *(s for s in self.stages[1:] if s.stage in passed and not (again and s.stage == "cut"))]
         for count in through[:-1]:
             count.given, count.kept = count.given + 1, count.kept + 1
         last = through[-1]
-        if status != "ok" and last is not self.stages[-1]:
+        if status != "ok" and not again and last is not self.stages[-1]:
             last.given, last.kept = last.given + 1, last.kept + 1
             later = self.stages[self.stages.index(last) + 1 :]
             last = next(s for s in later if s.given or s.stage != "content")  # the stage that failed did not write its name

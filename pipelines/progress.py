@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -63,8 +64,23 @@ class Progress:
         return table
 
 
+class Counts(Protocol):
+    """What can be shown while it grows."""
+
+    def update(self) -> None:
+        """Takes in what was committed since the last update."""
+
+    def line(self) -> str:
+        """One line."""
+        ...
+
+    def table(self) -> object:
+        """What a terminal shows."""
+        ...
+
+
 @contextmanager
-def shown(progress: Progress) -> Iterator[Progress]:
+def shown(progress: Counts) -> Iterator[Counts]:
     """Shows `progress` while the block runs, and once more at its end."""
     from rich.console import Console
     from rich.live import Live

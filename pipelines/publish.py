@@ -24,6 +24,7 @@ def publish(held: Run, recipe: Recipe, counts: dict[str, Any]) -> Exit:
 
     ledger = FrozenLedger.read(held.out)
     found = judge_ledger(ledger, recipe.entries())
+    _captions_alike(ledger, found)
     reasons = dict(zip(found.clip_ids, found.reasons, strict=True))
     reasons |= {clip: [f"not_completed:{stage}" for stage in lacks] for clip, lacks in found.pending().items()}
     summary = summary_of(ledger, found)
@@ -34,6 +35,20 @@ def publish(held: Run, recipe: Recipe, counts: dict[str, Any]) -> Exit:
     over = recipe.budget.exceeded(summary["videos"], summary["video_errors"])
     counts |= {"over_budget": over} if over else {}
     return Exit.OVER_BUDGET if over else Exit.COMPLETE
+
+
+def _captions_alike(ledger: FrozenLedger, found: Verdicts) -> None:
+    """One dataset's captions are written one way.
+
+    Raises:
+        ValueError: they are not, as after a `pan recaption` that was stopped.
+    """
+    kept, clips = set(found.kept()), ledger.clips()
+    ways = {s for c, s in zip(clips["clip_id"].to_pylist(), clips["caption_settings"].to_pylist(), strict=True) if c in kept}
+    if len(ways) > 1:
+        raise ValueError(
+            f"the kept clips' captions were written in {len(ways)} different ways: run `pan recaption {ledger.out.root}`, which renews the older ones"
+        )
 
 
 def to_complete(ledger: FrozenLedger, found: Verdicts) -> pa.Table:

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -52,8 +52,8 @@ def plan_of(recipe: Recipe, inputs: list[str]) -> dict[str, Any]:
 
 
 @contextmanager
-def begin(out: str, recipe: Recipe, plan: dict[str, Any], command: list[str]) -> Iterator[Run]:
-    """Takes the lock, fixes the plan, writes the resolved recipe and the environment beside it.
+def begin(out: str, recipe: Recipe, plan: dict[str, Any], command: list[str], renews: Sequence[str] = ()) -> Iterator[Run]:
+    """Takes the lock, fixes the plan (of which the parts `renews` may change), writes the resolved recipe and the environment beside it.
 
     Raises:
         OutputLocked: another run is writing there.
@@ -61,7 +61,7 @@ def begin(out: str, recipe: Recipe, plan: dict[str, Any], command: list[str]) ->
     """
     store = Storage.at(out)
     with hold(store) as lock, _interruptible(store, command):
-        digest = write_plan(store, plan)
+        digest = write_plan(store, plan, renews)
         store.replace(RESOLVED, recipe.to_toml().encode())
         store.replace(ENV, _pretty(environment()))
         yield Run(store, lock, digest)

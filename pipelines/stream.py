@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from captioning.caption import CaptionClips
 from curation.cut import CutClips
-from curation.reopen import ReopenClips
+from curation.reopen import RecallClips, ReopenClips
 from curation.shots import SplitVideo
 from curation.sources import identify
 from curation.stage import Resources, Stage, TableFunction
@@ -49,6 +49,12 @@ def caption_stage(recipe: Recipe, again: bool = False) -> Stage:
     if recipe.caption.backend == "vlm" and recipe.vlm.backend == "vllm" and resources.actors is None:
         resources = resources.model_copy(update={"actors": 1})
     return Stage(name="CaptionClips", make=partial(CaptionClips, recipe.caption, recipe.vlm, blurs, again), resources=resources)
+
+
+def recaption_stages(recipe: Recipe, out: Storage) -> list[Stage]:
+    """The stages of `pan recaption`: kept clips recalled from their MP4s, and captioned."""
+    recall = partial(RecallClips, out, recipe.split, recipe.limits, recipe.caption.settings(recipe.vlm))
+    return [Stage(name="RecallClips", make=recall, resources=recipe.resources.split), caption_stage(recipe, again=True)]
 
 
 def shares_engine(recipe: Recipe) -> bool:

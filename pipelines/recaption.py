@@ -1,0 +1,144 @@
+"""Recaption: the kept clips' captions written again from their own MP4s, by other settings, and packed; no source video is opened."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipelines.exits import Exit
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from curation.ledger import FrozenLedger
+    from pipelines.recipe import Recipe
+
+#: Reasons of a failed caption that say nothing of the clip: the next run tries again.
+PASSING = ("vlm_unreachable",)
+
+
+def recaption(out: str, recipe: "Recipe", cpus: int | None = None, counts: dict[str, Any] | None = None) -> Exit:
+    """Writes the captions of `out`'s kept clips by the `caption` and `vlm` of `recipe`, where others wrote them, and packs.
+
+    The new rows count before the old ones as soon as they are committed (`curation.renewal`), and nothing is published before all are there: a
+    run that was killed is taken up by the same command. A clip whose new caption fails is not kept any more, with the fault for its reason.
+
+    Raises:
+        ValueError: `out` is no output, or `recipe` differs from its plan in more than what captions depend on (exit code 2).
+    """
+    from curation.ledger import FrozenLedger, Tail
+    from curation.plan import read_plan
+    from pipelines import cluster, preflight, publish, run, stream
+    from pipelines.progress import shown
+
+    plan = read_plan(out)
+    if recipe.thresholds() != publish.recipe_of(out).thresholds():
+        raise ValueError(f"{out} was judged by other thresholds than this recipe's: `pan recaption` changes captions alone; judge it with `pan rejudge` first")
+    command = ["pan", "recaption", out]
+    with run.begin(out, recipe, {**plan, "settings": recipe.plan_settings()}, command, renews=renewable(recipe)) as held:
+        ledger = FrozenLedger.read(held.out)
+        rows = stale(ledger, recipe)
+        if rows.num_rows:
+            stages = stream.recaption_stages(recipe, held.out)
+            cluster.connect(cpus)
+            preflight.check(held.out, stages)
+            tail = Tail(held.out)
+            tail.fresh()
+            with shown(Renewed(tail.fresh, rows.num_rows)):
+                stream.run(rows, stages, held, recipe.resources.sink)
+        return publish.publish(held, recipe, counts if counts is not None else {})
+
+
+def renewable(recipe: "Recipe") -> list[str]:
+    """The parts of the plan that this command may change: not the model's, where a filter has asked it too."""
+    filters = any(getattr(entry.settings, "backend", None) == "vlm" for entry in recipe.entries())
+    return ["settings.caption"] if filters else ["settings.caption", "settings.vlm"]
+
+
+def stale(ledger: "FrozenLedger", recipe: "Recipe") -> "pa.Table":
+    """The rows of clips that the rules keep and whose caption other settings wrote (or failed to write), ready for the stream."""
+    import pyarrow as pa
+
+    from curation.clips import BASE_FIELDS, RECAPTION
+    from curation.segments import PLACE
+    from pipelines.judge import judge_ledger
+
+    table, settings = ledger.table, recipe.caption.settings(recipe.vlm)
+    failed = [row["status"] == "failed" and row["stages"][-1:] == [RECAPTION] for row in table.select(["status", "stages"]).to_pylist()]
+    status = pa.array(["ok" if again else s for again, s in zip(failed, table["status"].to_pylist(), strict=True)], pa.string())
+    at = table.schema.get_field_index("status")
+    kept = set(judge_ledger(replace(ledger, table=table.set_column(at, table.schema.field(at), status)), recipe.entries()).kept())
+    due = [
+        clip in kept and (written != settings or (again and code in PASSING))
+        for again, clip, written, code in zip(failed, *(table[n].to_pylist() for n in ("clip_id", "caption_settings", "error_code")), strict=True)
+    ]
+    fields = [*BASE_FIELDS, *(pa.field(name, pa.float32()) for name in ledger.scores()), *PLACE]
+    fresh: dict[str, Any] = {"reject": [], "status": "ok", "error_code": None, "error_detail": None}
+    return pa.Table.from_pylist([{**row, **fresh} for row in table.filter(pa.array(due, pa.bool_())).to_pylist()], schema=pa.schema(fields))
+
+
+class Renewed:
+    """Progress of a recaption: how many of the stale clips have a committed new row.
+
+    Args:
+        fresh: gives the rows of segments committed since its last call.
+        clips: how many there are to renew.
+    """
+
+    def __init__(self, fresh: "Callable[[], list[pa.Table]]", clips: int) -> None:
+        self._fresh, self._clips, self.done, self.failed = fresh, clips, 0, 0
+
+    def update(self) -> None:
+        """Takes in what was committed since the last update."""
+        for rows in self._fresh():
+            self.done += rows.num_rows
+            self.failed += sum(status != "ok" for status in rows["status"].to_pylist())
+
+    def line(self) -> str:
+        """One line."""
+        return f"captions {self.done}/{self._clips}  failed {self.failed}"
+
+    def table(self) -> object:
+        """The same for a terminal."""
+        return self.line()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    from pipelines import cluster, command_line
+
+    cluster.authenticate()
+    return command_line.run(command, arguments, "pan recaption")
+
+
+def command(
+    out: Annotated[str, typer.Argument(help="The output of `pan curate`.", show_default=False)],
+    recipe: Annotated[str | None, typer.Option(help="A recipe with other [caption] and [vlm]; by default the output's own, with --set on top.")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE on top of the recipe, such as caption.backend=vlm.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many captions would be renewed, and change nothing.")] = False,
+    cpus: Annotated[int | None, typer.Option(min=1, help="Logical CPUs of the local Ray; all by default. Not on a cluster.")] = None,
+) -> int:
+    """Renew the captions of kept clips from their own MP4s; no source video is opened."""
+    from pipelines import publish
+    from pipelines.report import end_report
+    from pipelines.run import guarded
+
+    def work(counts: dict[str, Any]) -> Exit:
+        settings = publish.recipe_of(out, recipe, sets or [])
+        if dry_run:
+            from curation.ledger import FrozenLedger
+
+            print(f"{stale(FrozenLedger.read(out), settings).num_rows} captions would be renewed. Nothing was changed.")
+            return Exit.COMPLETE
+        code = recaption(out, settings, cpus, counts)
+        print(end_report(out))
+        return code
+
+    again = ["pan", "recaption", out, *(["--recipe", recipe] if recipe else []), *(w for s in sets or [] for w in ("--set", s))]
+    return guarded(work, out, again, report=not dry_run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
