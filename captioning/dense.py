@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,7 +57,11 @@ class Dense:
     def describe(self, clips: Sequence[Clip]) -> list[Told]:
         """What became of each clip, in order."""
         told = [Told() for _ in clips]
-        again = self._round(clips, told, list(range(len(clips))), [clip.frames for clip in clips], blurred=False)
+        with ThreadPoolExecutor(1, "pan-evidence") as beside:
+            measured = [beside.submit(clip.evidence.measure) for clip in clips]
+            again = self._round(clips, told, list(range(len(clips))), [clip.frames for clip in clips], blurred=False)
+            for future in measured:
+                future.result()
         if again and self.blur is not None:
             self._round(clips, told, again, [self.blur(clips[i].frames) for i in again], blurred=True)
         return told

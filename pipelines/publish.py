@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -69,8 +69,16 @@ def summary_of(ledger: FrozenLedger, found: Verdicts) -> dict[str, Any]:
         "clips": way.clips,
         "decode": decode_of(ledger.videos()),
         "reasons": dict(sorted(Counter(r for rs in found.reasons for r in rs).items())),
+        "caption_flags": caption_flags(ledger, set(found.kept())),
         "stages": [{"stage": s.stage, "in": s.given, "kept": s.kept, "rejected": s.rejected, "failed": s.failed} for s in way.active()],
     }
+
+
+def caption_flags(ledger: FrozenLedger, kept: Container[str]) -> dict[str, int]:
+    """How many kept clips' captions bear each flag (`captioning.checks.Found`)."""
+    clips = ledger.clips()
+    texts = [text for clip, text in zip(clips["clip_id"].to_pylist(), clips["structure"].to_pylist(), strict=True) if text and clip in kept]
+    return dict(sorted(Counter(flag for text in texts for flag in json.loads(text)["flags"]).items()))
 
 
 def decode_of(videos: pa.Table) -> dict[str, Any]:
