@@ -1,6 +1,7 @@
 """Containers and codecs that may be decoded: sniffed by their first bytes, never by a file's name."""
 
 import struct
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from curation.clips import ClipError
@@ -146,10 +147,12 @@ def _matroska_cut_short(source: BinaryIO, size: int) -> str | None:
 
 
 def is_encrypted(kind: str, source: BinaryIO, size: int) -> bool:
-    """Whether an MP4's header (or first fragment) declares Common Encryption for a track of video.
+    """Whether the header (of an MP4 also its first fragment) declares that a track is encrypted.
 
-    Source: ISO/IEC 23001-7: a protected video sample entry is 'encv' and holds 'sinf' with 'tenc'.
+    Source: ISO/IEC 23001-7: a protected video sample entry is 'encv' and holds 'sinf' with 'tenc'; RFC 9559, 5.1.4.1.31: ContentEncryption.
     """
+    if kind == "matroska":
+        return _holds(source, 0, size, _TO_ENCRYPTION)
     if kind != "mov":
         return False
     for name, body, stop in _mov_boxes(source, 0, size):
@@ -158,3 +161,31 @@ def is_encrypted(kind: str, source: BinaryIO, size: int) -> bool:
             moov = source.read(min(stop - body, _MAX_HEADER))
             return b"encv" in moov or (b"sinf" in moov and b"tenc" in moov and b"enca" not in moov)
     return False
+
+
+#: Matroska's Segment, Tracks, TrackEntry, ContentEncodings, ContentEncoding, ContentEncryption.
+_TO_ENCRYPTION = tuple(bytes.fromhex(code) for code in ("18538067", "1654ae6b", "ae", "6d80", "6240", "5035"))
+_CLUSTER = bytes.fromhex("1f43b675")  # behind it come the pictures
+
+
+def _holds(source: BinaryIO, start: int, end: int, names: tuple[bytes, ...]) -> bool:
+    """Whether there is an element of the first name in [start, end), in it one of the second, and so on."""
+    if not names:
+        return True
+    return any(name == names[0] and _holds(source, body, stop, names[1:]) for name, body, stop in _elements(source, start, end))
+
+
+def _elements(source: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """(id, first byte of content, end) of the EBML elements in [start, end) up to the first cluster, at most 10 000."""
+    for _ in range(10_000):
+        source.seek(start)
+        head = source.read(12)
+        long = 9 - head[0].bit_length() if start < end and head else 9
+        wide = 9 - head[long].bit_length() if long < len(head) else 9
+        if long > 4 or wide > 8 or head[:long] == _CLUSTER or long + wide > len(head):
+            return
+        value = int.from_bytes(head[long : long + wide], "big") & ((1 << 7 * wide) - 1)
+        body = start + long + wide
+        stop = end if value == (1 << 7 * wide) - 1 else min(body + value, end)  # all ones: unknown, to the end
+        yield head[:long], body, stop
+        start = stop

@@ -87,6 +87,23 @@ def verify(
     raise typer.Exit(Exit.COMPLETE if report.ok else Exit.OVER_BUDGET)
 
 
+@app.command(short_help="Name or remove what killed runs left over.")
+def gc(
+    out: Out,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; without this, nothing is changed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Unfinished files, clip bytes that were never committed, and shards that no manifest names; never anything that was committed."""
+    from curation.lock import OutputLocked
+    from pipelines import cleanup as command
+
+    try:
+        _print(command.collect(out, delete), as_json, command.text)
+    except OutputLocked as error:
+        print(f"pan: {error}", file=sys.stderr)
+        raise typer.Exit(Exit.LOCKED) from error
+
+
 @app.command(short_help="Why one clip was kept or rejected.")
 def explain(
     out: Out,

@@ -159,3 +159,19 @@ def encrypt(path: Path) -> Path:
     data[media + 8 : stop] = noise.tobytes()
     path.write_bytes(data)
     return path
+
+
+def add_content_encryption(path: Path) -> Path:
+    """A WebM whose track declares AES encryption (ContentEncodings); its pictures stay as they are. Source: RFC 9559, 5.1.4.1.31."""
+    encryption = bytes.fromhex("5035 88 47e1 81 05 47e2 81 01")
+    encoding = bytes.fromhex("5031 81 00 5032 81 01 5033 81 01") + encryption
+    encodings = b"\x6d\x80" + bytes([0x83 + len(encoding)]) + b"\x62\x40" + bytes([0x80 + len(encoding)]) + encoding
+    data = bytearray(path.read_bytes())
+    tracks = data.rindex(b"\x16\x54\xae\x6b", 0, data.index(b"\x1f\x43\xb6\x75"))  # a list of what lies where names it before
+    entry, stop = tracks + 5, tracks + 5 + data[tracks + 4] - 0x80
+    assert data[entry : entry + 2] == b"\xae\x01", "FFmpeg writes one track, its size in eight bytes"
+    struct.pack_into(">Q", data, entry + 1, struct.unpack_from(">Q", data, entry + 1)[0] + len(encodings))
+    data[tracks + 4] += len(encodings)
+    data[stop:stop] = encodings
+    path.write_bytes(data)
+    return path

@@ -20,7 +20,7 @@ from curation.decode import Clock
 from curation.limits import Limits
 from curation.opening import content_id
 from curation.video import Video
-from tests.curation.bad_media import STBL, boxes, encrypt, find_box, index_of, make_video, patched, scene, sound_only
+from tests.curation.bad_media import STBL, add_content_encryption, boxes, encrypt, find_box, index_of, make_video, patched, scene, sound_only
 
 X265 = {"x265-params": "log-level=error:pools=1"}
 
@@ -209,6 +209,12 @@ def test_a_transport_stream_without_any_key_frame_has_no_frames(tmp_path: Path) 
 
 def test_common_encryption_is_encrypted(tmp_path: Path) -> None:
     assert reason(encrypt(make_video(tmp_path / "a.mp4", mux={"movflags": "faststart"}))) == "encrypted"
+
+
+def test_an_encrypted_webm_is_encrypted_and_a_plain_one_is_not(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "a.webm", 12, "libvpx", mux={"live": "1"})
+    assert read(path)[0] == [*range(11), 0]
+    assert reason(add_content_encryption(path)) == "encrypted"
 
 
 def test_subtitles_attachments_and_metadata_do_not_matter(tmp_path: Path) -> None:

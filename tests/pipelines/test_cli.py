@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("ray", "torch", "cv2", "pyarrow", "numpy", "av", "scenedetect", "onnxruntime", "pandas", "webdataset")
-COMMANDS = ("", "curate", "rejudge", "recaption", "demo", "recipe", "recipe show", "recipe check", "recipe diff", "status", "verify", "explain", "inspect")
+COMMANDS = ("", "curate", "rejudge", "recaption", "demo", "recipe", "recipe show", "recipe check", "recipe diff", "status", "verify", "gc", "explain", "inspect")
 
 
 def pan(*args: str) -> subprocess.CompletedProcess[str]:
