@@ -60,7 +60,9 @@ def read_plan(out: str | os.PathLike[str] | Storage) -> dict[str, Any]:
     """
     store = Storage.at(out)
     if store.size(PLAN) is None:
-        raise ValueError(f"{store.root} has no {PLAN}: it is not an output of `pan curate`")
+        raise ValueError(
+            f"{store.root} has no {PLAN}: it is not an output of `pan curate`; give its folder, or begin one with `pan curate VIDEOS --out {store.root}`"
+        )
     plan: dict[str, Any] = json.loads(store.read(PLAN))
     return plan
 

@@ -5,11 +5,14 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from pipelines.exits import Exit
+from pipelines.exits import Exit, leave
+
+if TYPE_CHECKING:
+    from curation.verify import Report
 
 app = typer.Typer(
     name="pan",
@@ -83,7 +86,7 @@ def verify(
     report = check(out, fast)
     lines = [f"{p.kind}: {p.where}: {p.what}" for p in report.problems]
     looked = f"{report.files} files, {report.samples} samples, {report.segments} ledger segments" + (" (sizes alone)" if fast else "")
-    _print(report.to_dict(), as_json, lambda _: "\n".join([*lines, f"{'sound' if report.ok else f'{len(lines)} faults'}: {looked}"]))
+    _print(report.to_dict(), as_json, lambda _: "\n".join([*lines, f"{'sound' if report.ok else f'faults: {len(lines)}'}; {looked}", *_mend(report, out)]))
     raise typer.Exit(Exit.COMPLETE if report.ok else Exit.OVER_BUDGET)
 
 
@@ -181,26 +184,43 @@ def recipe_diff(
     _print({key: {"left": a, "right": b} for key, (a, b) in found.items()}, as_json, lambda _: recipe.difference_text(found))
 
 
+def _mend(report: "Report", out: str) -> list[str]:
+    """What to do about the faults that `pan verify` has found."""
+    damaged = sorted({p.where.partition(":")[0] for p in report.problems if p.kind == "damaged_segment"})
+    lines = [f"to mend: remove _run/ledger/{name}.parquet and _run/segments/{name}.tar; the same `pan curate` does again what they held" for name in damaged]
+    if len(damaged) < len({p.where for p in report.problems}):
+        lines.append(f"to mend: remove the damaged files; `pan rejudge {out}` packs them again from the ledger, without decoding")
+    return lines
+
+
 def _print(value: Any, as_json: bool, text: Callable[[Any], str]) -> None:
     """`value` as JSON, or as `text` for people."""
     print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) if as_json else text(value).rstrip("\n"))
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run `pan`; a user's fault prints what, where and why, and exits with 2; no storage, with 5."""
+    leave(_run())
+
+
+def _run() -> int:
+    """The exit code of what the command line asks for."""
     try:
         if sys.argv[1:2] and sys.argv[1] in SCRIPTS:  # as the app would, but without what Typer loads to call a function: half of `--help`'s time
-            sys.exit(import_module(f"pipelines.{sys.argv[1]}").main(sys.argv[2:]))
+            return int(import_module(f"pipelines.{sys.argv[1]}").main(sys.argv[2:]))
         app()
         sys.stdout.flush()
+    except SystemExit as end:  # how Typer ends, always
+        return end.code if isinstance(end.code, int) else int(Exit.COMPLETE)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ValueError as error:
         print(f"pan: {error}", file=sys.stderr)
-        sys.exit(Exit.USAGE)
+        return int(Exit.USAGE)
     except OSError as error:
         print(f"pan: storage: {error}", file=sys.stderr)
-        sys.exit(Exit.STORAGE)
+        return int(Exit.STORAGE)
+    return int(Exit.COMPLETE)
 
 
 if __name__ == "__main__":

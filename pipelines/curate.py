@@ -1,13 +1,12 @@
 """Curate: raw videos in; shards, a manifest and a reason for every rejection out, on one decode."""
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipelines.changed import Changed
-from pipelines.exits import Exit
+from pipelines.exits import Exit, leave
 
 if TYPE_CHECKING:
     from pipelines.recipe import Recipe
@@ -92,4 +91,4 @@ def command(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.exits import Exit
+from pipelines.exits import Exit, leave
 
 DOWNLOAD_S = 300.0
 
@@ -203,4 +203,4 @@ def _intact(file: Path, sha256: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -26,6 +26,7 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[Value, Value], Value]] = {
     ast.Div: pc.divide,
 }
 LONGEST = 2000
+EXAMPLE = 'motion_flow > 0.02 and "static" not in reasons'
 
 
 class ExpressionError(ValueError):
@@ -46,7 +47,7 @@ def where(table: pa.Table, text: str) -> pa.Table:
     try:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError) as error:
-        raise ExpressionError(f"--where {text!r}: {getattr(error, 'msg', error)}") from error
+        raise ExpressionError(f"--where {text!r}: {getattr(error, 'msg', error)}; write such as {EXAMPLE}") from error
     try:
         mask = _Evaluation(table, text).value(tree.body)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:

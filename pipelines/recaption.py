@@ -1,13 +1,12 @@
 """Recaption: the kept clips' captions written again from their own MP4s, by other settings, and packed; no source video is opened."""
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.exits import Exit
+from pipelines.exits import Exit, leave
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -141,4 +140,4 @@ def command(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -1,13 +1,12 @@
 """Rejudge: other thresholds over a finished output; a tighter one only repacks, a looser one runs only what newly kept clips lack."""
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.exits import Exit
+from pipelines.exits import Exit, leave
 
 if TYPE_CHECKING:
     from curation.ledger import FrozenLedger
@@ -107,4 +106,4 @@ def _dry_run(out: str, recipe: "Recipe", as_json: bool) -> Exit:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

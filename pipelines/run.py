@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
@@ -20,7 +20,7 @@ from curation import __version__
 from curation.clips import one_line
 from curation.lock import Lock, LockLost, OutputLocked, hold
 from curation.plan import PlanMismatch, write_plan
-from curation.storage import Storage
+from curation.storage import Storage, write_file
 from pipelines.exits import Exit
 from pipelines.recipe import Recipe
 
@@ -56,10 +56,12 @@ def begin(out: str, recipe: Recipe, plan: dict[str, Any], command: list[str], re
     """Takes the lock, fixes the plan (of which the parts `renews` may change), writes the resolved recipe and the environment beside it.
 
     Raises:
+        Preflight: nothing can be written there.
         OutputLocked: another run is writing there.
         PlanMismatch: the output was begun with other settings or inputs.
     """
     store = Storage.at(out)
+    _check_writable(store)
     with hold(store) as lock, _interruptible(store, command):
         digest = write_plan(store, plan, renews)
         store.replace(RESOLVED, recipe.to_toml().encode())
@@ -99,7 +101,8 @@ def guarded(work: Callable[[dict[str, Any]], Exit], out: str, command: list[str]
         if code is not Exit.COMPLETE:
             print(f"pan: {reason}", file=sys.stderr)
         if report and code not in (Exit.LOCKED, Exit.STORAGE):
-            ended(out, code, reason, counts, command)
+            with suppress(OSError):  # an output that cannot be written has been named already
+                ended(out, code, reason, counts, command)
         return int(code)
 
     try:
@@ -119,7 +122,7 @@ def guarded(work: Callable[[dict[str, Any]], Exit], out: str, command: list[str]
         report = report and Storage.at(out).size("_run/plan.json") is not None
         return end(Exit.USAGE, str(error))
     except OSError as error:
-        return end(Exit.STORAGE, f"storage: {error}")
+        return end(Exit.STORAGE, f"storage: {error}. Nothing committed is lost: free space or mend the storage, then resume with: {' '.join(command)}")
     except BaseException as error:
         if report:
             ended(out, Exit.BUG, _in_short(error), counts, command)
@@ -128,6 +131,18 @@ def guarded(work: Callable[[dict[str, Any]], Exit], out: str, command: list[str]
 
 class Preflight(RuntimeError):
     """Something that the run needs is not there; nothing was begun (exit code 4)."""
+
+
+def _check_writable(out: Storage) -> None:
+    """Writes a file and removes it again; of an object store the first commit says as much."""
+    if not out.local:
+        return
+    try:
+        with out.scratch() as path:
+            write_file(path, b"pan")
+    except OSError as error:
+        advice = "choose another --out, or give this user the right and the room to write there"
+        raise Preflight(f"the output {out.root} cannot be written: {error.strerror or error}; {advice}") from error
 
 
 @contextmanager

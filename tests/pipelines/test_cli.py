@@ -5,9 +5,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+from curation.plan import write_plan
+from tests.curation import made_rows as made
+
 ROOT = Path(__file__).parents[2]
 HEAVY = ("ray", "torch", "cv2", "pyarrow", "numpy", "av", "scenedetect", "onnxruntime", "pandas", "webdataset")
-COMMANDS = ("", "curate", "rejudge", "recaption", "demo", "recipe", "recipe show", "recipe check", "recipe diff", "status", "verify", "gc", "explain", "inspect")
+COMMANDS = (
+    "",
+    "curate",
+    "rejudge",
+    "recaption",
+    "demo",
+    "recipe",
+    "recipe show",
+    "recipe check",
+    "recipe diff",
+    "status",
+    "verify",
+    "gc",
+    "explain",
+    "inspect",
+)
 
 
 def pan(*args: str) -> subprocess.CompletedProcess[str]:
@@ -55,3 +73,30 @@ def test_an_unknown_recipe_names_the_known_ones() -> None:
 
 def test_an_unknown_command_ends_with_2() -> None:
     assert pan("curat").returncode == 2
+
+
+def test_verify_says_what_is_wrong_and_how_to_mend_it_which_works(tmp_path: Path) -> None:
+    write_plan(tmp_path, {"inputs": []})
+    made.curate(tmp_path, made.corpus(videos=3))
+    before = made.published(tmp_path)
+    shard = next((tmp_path / "packs").rglob("*.tar"))
+    data = bytearray(shard.read_bytes())
+    data[2000] ^= 1
+    shard.write_bytes(data)
+    done = pan("verify", str(tmp_path))
+    assert done.returncode == 3
+    assert f"sha256: {shard.relative_to(tmp_path)}: its bytes have changed since it was published" in done.stdout
+    assert "to mend: remove the damaged files" in done.stdout
+    shard.unlink()
+    made.curate(tmp_path, made.corpus(videos=3))
+    assert made.published(tmp_path) == before
+    assert pan("verify", str(tmp_path), "--json").returncode == 0
+
+
+def test_an_output_that_cannot_be_written_ends_with_4_and_says_why(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "file").write_text("")
+    done = pan("curate", str(tmp_path / "videos"), "--out", str(tmp_path / "file" / "out"))
+    assert done.returncode == 4
+    assert "file/out cannot be written: Not a directory; choose another --out" in done.stderr
+    assert "Traceback" not in done.stderr
