@@ -86,11 +86,11 @@ def disturb(kind: str, shot: list[U8], at: int, rng: np.random.Generator) -> tup
     path = path / path[-1] * 2 * width * rng.choice([-1, 1])
     steps = np.diff(path, prepend=0.0)
     out = list(shot[:at])
-    out += [_shifted(f, path[i], abs(steps[i])) for i, f in enumerate(shot[at : at + n])]
+    out += [shifted(f, path[i], abs(steps[i])) for i, f in enumerate(shot[at : at + n])]
     return out + list(shot[at + n :]), at + n - 1
 
 
-def _shifted(f: U8, offset: float, blur: float) -> U8:
+def shifted(f: U8, offset: float, blur: float) -> U8:
     """The frame moved sideways over its own mirror images, smeared over `blur` px."""
     wide = np.concatenate([f, f[:, ::-1]], 1)
     taps = max(1, int(blur))

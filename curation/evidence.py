@@ -4,21 +4,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from curation.frames import F32, U8
 
 I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
 
 HALF_WIDTHS = (2, 4, 8, 14, 24)
 """Half-widths in frames at which a gradual transition is looked for: about 4 to 48 frames long."""
 
+LAGS = 2 * max(HALF_WIDTHS) + 1
+"""Frames whose pictures are compared with a frame's: the widest transition's, and itself."""
+
 FLASH = 6
 """Frames that a flash, a strobe or a damaged picture may last without being a shot."""
 
-CUT_FEATURES = ("log_content", "log_ratio", "hist", "structure", "unexplained", "ncc", "persists", "returns", "restored", "busy")
+CUT_FEATURES = ("log_content", "log_ratio", "hist", "ncc", "persists", "returns", "restored", "busy")
 GRADUAL_FEATURES = (
     "log_change",
     "hist",
@@ -62,18 +65,6 @@ def hist_distance(a: F32, b: F32) -> float:
     return float(np.abs(a - b).sum() / 6)
 
 
-def structure(a: U8, b: U8) -> float:
-    """Mean SSIM of max(gray, edges) of two gray pictures, in [-1, 1]: a change of light changes it less than a change of scene.
-
-    Source: Koala-36M, transition detection (SSIM on the maximum of gray picture and Canny edges at 100 and 200).
-    """
-    x, y = (np.maximum(g, cv2.Canny(g, 100, 200)).astype(np.float32) for g in (a, b))
-    mean_x, mean_y = cv2.blur(x, (7, 7)), cv2.blur(y, (7, 7))
-    var_x, var_y, cov = cv2.blur(x * x, (7, 7)) - mean_x**2, cv2.blur(y * y, (7, 7)) - mean_y**2, cv2.blur(x * y, (7, 7)) - mean_x * mean_y
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    return float((((2 * mean_x * mean_y + c1) * (2 * cov + c2)) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean())
-
-
 def correlation(a: F32, b: F32) -> float:
     """Correlation of two pictures after their means are taken away, in [-1, 1]; 0 where one is flat."""
     x, y = a - a.mean(), b - b.mean()
@@ -81,35 +72,22 @@ def correlation(a: F32, b: F32) -> float:
     return float((x * y).sum() / scale) if scale > 1e-3 * a.size else 0.0
 
 
-def unexplained(a: U8, b: U8) -> float:
-    """Mean absolute difference in [0, 255] that is left between two gray pictures after dense flow has moved one onto the other."""
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST).calc(a, b, None)
-    height, width = a.shape
-    grid = np.stack(np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)), -1) + flow
-    moved = cv2.remap(b, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return float(cv2.absdiff(a, moved).mean())
-
-
 def cut_features(win: Window, i: int) -> F32:
     """Evidence that frame `i` (a row of the window, 1 or more) begins a new shot, in the order of `CUT_FEATURES`."""
     n = len(win)
     before, after = [max(i - 1 - j, 0) for j in (0, 2, 4)], [min(i + k, n - 1) for k in (0, 2, 4, FLASH)]
     near = [win.content[j] for j in range(max(i - 3, 1), min(i + 4, n)) if j != i]
-    gray = {j: cv2.cvtColor(win.thumbs[j], cv2.COLOR_RGB2GRAY) for j in {*before[:2], *after}}
     now = hist_distance(win.hist[i - 1], win.hist[i])
     small = float(np.abs(win.small[i] - win.small[i - 1]).mean())
     pairs = [(a, b) for a in before for b in after[1:]]
     least = min(float(np.abs(win.small[a] - win.small[b]).mean()) for a, b in pairs)
     alike = max(correlation(win.small[a], win.small[b]) for a, b in pairs)
-    left = min(unexplained(gray[a], gray[b]) for a, b in ((before[0], after[0]), (before[1], after[0]), (before[0], after[1])))
     busy = float(np.mean(sorted(near)[-2:])) if near else 0.0
     return np.array(
         [
             np.log1p(win.content[i]),
             np.log((win.content[i] + 2) / ((float(np.mean(near)) if near else 0.0) + 2)),
             now,
-            structure(gray[before[0]], gray[after[0]]),
-            np.log1p(left),
             correlation(win.small[i - 1], win.small[i]),
             least / (small + 2),
             alike,
@@ -120,29 +98,62 @@ def cut_features(win: Window, i: int) -> F32:
     )
 
 
-def gradual_maps(win: Window, w: int, first: int, until: int) -> tuple[F32, F32, F32]:
+def products(small: F32, kept: F64) -> F64:
+    """`kept` (float64 [M, LAGS]) extended to each row of `small` (float32 [N, 1728] of whole numbers): its dot products with itself and the rows before it.
+
+    All distances and angles of pictures that the maps need are sums of these. They are whole numbers below 2^53: exact whatever the order of adding.
+    """
+    done, n = len(kept), len(small)
+    first = max(done - LAGS + 1, 0)
+    near = small[first:].astype(np.float64)
+    table = near[done - first :] @ near.T
+    rows = np.arange(n - done)[:, None]
+    columns = rows + done - first - np.arange(LAGS)
+    return np.concatenate([kept, np.where(columns >= 0, table[rows, np.maximum(columns, 0)], 0.0)])
+
+
+def product(dots: F64, a: I64, b: I64) -> F64:
+    """Dot product of each row of `a` with that of `b`, fewer than `LAGS` apart."""
+    found: F64 = dots[np.maximum(a, b), np.abs(a - b)]
+    return found
+
+
+def distance(dots: F64, a: I64, b: I64) -> F64:
+    """Euclidean distance of each row of `a` to that of `b`."""
+    squared = dots[a, 0] + dots[b, 0] - 2 * product(dots, a, b)
+    return np.asarray(np.sqrt(np.maximum(squared, 0)), np.float64)
+
+
+def gradual_maps(dots: F64, size: int, w: int, first: int, until: int) -> tuple[F32, F32, F32]:
     """For each row c in first .. until-1 as the middle of c-w .. c+w: change (rms difference of the ends), mix and worst step.
 
     A dissolve from A to B goes straight from one picture to the other: every quarter of the way points along B - A. `mix` is the mean cosine of
     the four quarters with the whole (1 for a dissolve of still pictures, 0.5 where the quarters have nothing in common, as in a pan, and less for
     a cut, whose way is one quarter alone), `worst_step` the least of the four.
+
+    Args:
+        dots: from `products`.
+        size: numbers of a picture.
+        w: half-width in frames.
+        first: row.
+        until: row.
     """
-    n, c = len(win), np.arange(first, until)
-    rows = [np.clip(c + o, 0, n - 1) for o in (-w, -(w // 2), 0, w // 2, w)]
-    whole = win.small[rows[4]] - win.small[rows[0]]
-    length = np.linalg.norm(whole, axis=1) + 1.0
+    c = np.arange(first, until)
+    rows = [np.clip(c + o, 0, len(dots) - 1) for o in (-w, -(w // 2), 0, w // 2, w)]
+    start, end = rows[0], rows[4]
+    length = distance(dots, start, end) + 1.0
     cosines = []
     for a, b in pairwise(rows):
-        step = win.small[b] - win.small[a]
-        cosines.append(np.einsum("nd,nd->n", step, whole) / ((np.linalg.norm(step, axis=1) + 1.0) * length))
-    return (length / np.sqrt(win.small.shape[1])).astype(np.float32), np.mean(cosines, 0, np.float32), np.min(cosines, 0).astype(np.float32)
+        along = product(dots, b, end) - product(dots, b, start) - product(dots, a, end) + product(dots, a, start)
+        cosines.append(along / ((distance(dots, a, b) + 1.0) * length))
+    return (length / np.sqrt(size)).astype(np.float32), np.mean(cosines, 0).astype(np.float32), np.min(cosines, 0).astype(np.float32)
 
 
-def burst_map(win: Window, w: int, first: int, until: int) -> F32:
+def burst_map(dots: F64, size: int, w: int, first: int, until: int) -> F32:
     """For each row c in first .. until-1: by how much the ends of c-w .. c+w differ more than those of the stretches of w frames before and behind (rms)."""
-    n, c = len(win), np.arange(first, until)
-    a, b, d, e = (win.small[np.clip(c + o, 0, n - 1)] for o in (-2 * w, -w, w, 2 * w))
-    change, before, after = (np.sqrt(np.square(y - x).mean(1)) for x, y in ((b, d), (a, b), (d, e)))
+    c = np.arange(first, until)
+    a, b, d, e = (np.clip(c + o, 0, len(dots) - 1) for o in (-2 * w, -w, w, 2 * w))
+    change, before, after = (distance(dots, x, y) / np.sqrt(size) for x, y in ((b, d), (a, b), (d, e)))
     return np.asarray(change - np.maximum(before, after), np.float32)
 
 
@@ -186,3 +197,14 @@ def gradual_features(win: Window, c: int, w: int, change: float, mix: float, wor
 def rms(x: F32) -> float:
     """Root of the mean square."""
     return float(np.sqrt((x * x).mean()))
+
+
+def peaks(score: F32, low: float, first: int, until: int) -> list[tuple[int, int]]:
+    """(row of HALF_WIDTHS, column) of each score in columns first..until-1 that is at least `low` and the greatest within its own half-width."""
+    found, best = [], score.max(0)
+    for k, c in np.argwhere(score[:, first:until] >= low):
+        column, w = int(c) + first, HALF_WIDTHS[k]
+        start = max(0, column - w)
+        if score[k, column] >= best[start : column + w + 1].max() and not (score[:, start:column] == score[k, column]).any():
+            found.append((int(k), column))
+    return sorted(found, key=lambda p: p[1])

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from curation.boundaries import Boundary, BoundaryFinder, Candidate, ShotConfig, merged, peaks
-from curation.evidence import CUT_FEATURES, GRADUAL_FEATURES, HALF_WIDTHS
+from curation.boundaries import Boundary, BoundaryFinder, Candidate, ShotConfig, merged
+from curation.evidence import CUT_FEATURES, GRADUAL_FEATURES, HALF_WIDTHS, peaks
 from curation.frames import F32, U8
-from curation.shot_model import MODELS
+from curation.shot_model import FEATURES, MODELS, WEIGHED
 from curation.signals import Meter
 
 PIXELS = ShotConfig(transnet=False)
@@ -63,7 +63,7 @@ def test_a_dissolve_is_found_with_its_ends(length: int) -> None:
     found = find(a[:80] + mix(a[80:], b[:length]) + b[length:])
     assert [x.kind for x in found] == ["gradual"]
     assert abs(found[0].first - 80) <= 3
-    assert abs(found[0].last - (79 + length)) <= 5
+    assert abs(found[0].last - (79 + length)) <= 6
 
 
 @pytest.mark.parametrize("level", [0, 255])
@@ -95,7 +95,7 @@ def test_a_steady_pan_is_no_boundary() -> None:
 
 def test_the_result_does_not_depend_on_what_was_known_when() -> None:
     frames = scene(1, 70) + scene(2, 130) + scene(3, 45)
-    meter, finder, settled = Meter(), BoundaryFinder(PIXELS), []
+    meter, finder, settled = Meter(), BoundaryFinder(PIXELS), list[int]()
     for i, f in enumerate(frames):
         found = finder.push(meter.measure_thumb(i, f))
         assert all(b.first >= (settled[-1] if settled else 0) for b in found)
@@ -109,10 +109,13 @@ def test_features_have_names_and_models_their_sizes() -> None:
     a, b = scene(3, 100), scene(4, 100)
     find(a[:60] + mix(a[60:76], b[:16]) + b[16:], observe=seen)
     find(a[:60] + b, observe=seen)
-    sizes = {"cut": len(CUT_FEATURES), "blend": len(GRADUAL_FEATURES), "burst": len(GRADUAL_FEATURES)}
+    cheap = {"cut": len(CUT_FEATURES), "blend": len(GRADUAL_FEATURES), "burst": len(GRADUAL_FEATURES)}
     assert {"cut", "blend"} <= {c.kind for c in seen}
-    assert all(len(c.features) == sizes[c.kind] and np.isfinite(c.features).all() for c in seen)
-    assert {name: len(weights) - 1 for name, weights in MODELS.items()} == {**sizes, "cut_net": 2, "blend_net": 2, "burst_net": 2}
+    assert all(np.isfinite(c.features).all() for c in seen)
+    assert {len(c.features) for c in seen if c.kind == "cut" and c.odds >= 0} == {len(FEATURES["cut"])}
+    assert {len(c.features) for c in seen if c.kind == "cut"} <= {len(CUT_FEATURES), len(FEATURES["cut"])}
+    sizes = {**{f"{kind}_screen": n for kind, n in cheap.items()}, **{k: len(v) for k, v in WEIGHED.items()}, **{f"{kind}_net": 2 for kind in cheap}}
+    assert {name: len(weights) - 1 for name, weights in MODELS.items()} == sizes
 
 
 class Oracle:
@@ -130,8 +133,9 @@ class Oracle:
 @pytest.mark.parametrize("answer", [-9.0, 9.0])
 def test_the_network_decides_where_pixels_are_unsure(answer: float) -> None:
     oracle = Oracle(answer)
-    config = ShotConfig(unsure_cut=(-99.0, 99.0), unsure_blend=(-99.0, -98.0), unsure_burst=(98.0, 99.0))
-    meter, finder = Meter(), BoundaryFinder(config, None, {**MODELS, "cut_net": (0.0, 0.0, 1.0)}, lambda: oracle)
+    never = (-99.0, *[0.0] * len(GRADUAL_FEATURES))
+    models = {**MODELS, "cut_net": (0.0, 0.0, 1.0), "blend_screen": never, "burst_screen": never}
+    meter, finder = Meter(), BoundaryFinder(ShotConfig(unsure_cut=(-99.0, 99.0)), None, models, lambda: oracle)
     frames = scene(1, 60) + scene(2, 60)
     found = [b for i, f in enumerate(frames) for b in finder.push(meter.measure_thumb(i, f))] + finder.flush()
     assert oracle.asked == 1
