@@ -121,6 +121,6 @@ def _check(source: Any, shard: Contents) -> None:
 
 def published_columns(clips: pa.Table) -> pa.Table:
     """A clip table without what depends on the run: segments, offsets, fences; score columns last and sorted."""
-    hidden = {*BLOBS, *(f.name for f in PLACE), "kind", "stats", "video_stamp"}
+    hidden = {*BLOBS, *(f.name for f in PLACE), "kind", "stats", "video_stamp", "embedding"}
     scores = score_names(clips)
     return clips.select([*(n for n in clips.column_names if n not in hidden and n not in scores), *scores])

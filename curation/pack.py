@@ -13,6 +13,7 @@ from pydantic import Field
 from curation.build import Build, Contents, published_columns
 from curation.clips import SCHEMA_VERSION
 from curation.config import Config
+from curation.dedup import Member, split_keys, table_of
 from curation.ledger import FrozenLedger, discard, score_names
 from curation.lock import check_fence
 from curation.sample import digest, provenance_of, schema
@@ -46,6 +47,7 @@ def pack(
     reasons: Mapping[str, Sequence[str]] | None = None,
     summary: Mapping[str, Any] | None = None,
     fence: int | None = None,
+    duplicates: Sequence[Member] | None = None,
 ) -> Manifest:
     """Publishes exactly the clips `kept`; returns the manifest. Call it again after a kill, or any number of times.
 
@@ -59,6 +61,8 @@ def pack(
         reasons: why each clip that is not kept was rejected; without it, the ledger's `reject` (of a failed row its error code).
         summary: the run's funnel and counts, for the manifest; nothing of it may depend on time, host or worker count.
         fence: number of the lock that the run holds: it is checked before the manifest is published.
+        duplicates: the groups that were looked for among the kept clips and those they stand for, recorded as duplicates.parquet; videos that share a
+            group go into the same split. None where none were looked for.
 
     Raises:
         LockLost: a later run holds the output.
@@ -71,8 +75,10 @@ def pack(
     ledger = _frozen(ledger, request)
     clips = ledger.clips()
     rows = _kept_rows(ledger, clips, kept)
-    shards = _shards(rows, plan)
+    keys = split_keys(member for member in duplicates or () if member.clip_id in rows)
+    shards = _shards(rows, plan, keys)
     tables = {"clips": _clip_table(clips, shards, reasons), "videos": _video_table(ledger.videos())}
+    tables |= {"duplicates": table_of(duplicates)} if duplicates is not None else {}
     files = {name: parquet_bytes(table) for name, table in tables.items()}
     shas = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     pack_id = digest({"request": request, "summary": dict(summary or {}), "files": shas, "schema": schema()})[:12]
@@ -154,14 +160,14 @@ def split_of(video_id: str, val_share: float) -> str:
     return "val" if int(hashlib.sha256(video_id.encode()).hexdigest()[:13], 16) < val_share * 16**13 else "train"
 
 
-def _shards(rows: Mapping[str, Mapping[str, Any]], plan: PackPlan) -> list[Contents]:
-    """Which clips lie in which shard, in which order."""
+def _shards(rows: Mapping[str, Mapping[str, Any]], plan: PackPlan, keys: Mapping[str, str]) -> list[Contents]:
+    """Which clips lie in which shard, in which order; `keys` gives the video that decides for those whose clips have duplicates."""
     order = sorted(rows, key=lambda clip: hashlib.sha256(f"{plan.seed}|{clip}".encode()).hexdigest())
     shards = []
     for split in SPLITS:
         filled: list[list[str]] = []
         size = 0
-        for clip in (c for c in order if split_of(rows[c]["video_id"], plan.val_share) == split):
+        for clip in (c for c in order if split_of(keys.get(rows[c]["video_id"], rows[c]["video_id"]), plan.val_share) == split):
             more = rows[clip]["length"] + SAMPLE_OVERHEAD_BYTES
             if not filled or size + more > plan.target_bytes:
                 filled.append([])

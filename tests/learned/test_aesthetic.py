@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from curation.frames import SIGNALS, U8, Frames
-from filters.aesthetic import Aesthetic, AestheticSettings, read_head, spread
+from curation.image_tower import spread
+from filters.aesthetic import Aesthetic, AestheticSettings, read_head
 from filters.catalog import AESTHETIC
 
 SETTINGS = AestheticSettings(tower="ViT-S-32-alt", weights="random:3", head="random:1", device="cpu", batch=5)
@@ -43,9 +44,9 @@ def test_embeddings_equal_open_clips_own(aesthetic: Aesthetic) -> None:
     prepare = open_clip.transform.image_transform_v2(look, is_train=False)
     with torch.inference_mode():
         wanted = torch.nn.functional.normalize(model.encode_image(torch.stack([prepare(Image.fromarray(p)) for p in pictures])), dim=-1).numpy()
-    found = aesthetic.embed(pictures)
+    found = aesthetic.tower.embed(pictures)
     # PIL rounds between its two passes, torch does not: a gray level in 255 at most, which leaves a cosine of 0.9999.
-    assert found.shape == wanted.shape == (4, aesthetic.embedding_size)
+    assert found.shape == wanted.shape == (4, aesthetic.tower.width)
     assert ((found * wanted).sum(1) > 0.9999).all()
     assert np.abs(found - wanted).max() < 2e-3
 
@@ -53,8 +54,8 @@ def test_embeddings_equal_open_clips_own(aesthetic: Aesthetic) -> None:
 def test_a_clips_score_is_the_mean_over_spread_pictures(aesthetic: Aesthetic) -> None:
     pictures = [picture(seed) for seed in range(10)]
     found = aesthetic.score(clip(pictures))
-    (weight, bias), *_ = read_head("random:1", aesthetic.embedding_size)
-    each = [float((torch.from_numpy(aesthetic.embed([pictures[i]])) @ weight.T + bias)[0, 0]) for i in spread(10, SETTINGS.pictures)]
+    (weight, bias), *_ = read_head("random:1", aesthetic.tower.width)
+    each = [float((torch.from_numpy(aesthetic.tower.embed([pictures[i]])) @ weight.T + bias)[0, 0]) for i in spread(10, SETTINGS.pictures)]
     assert found["mean"] == pytest.approx(np.mean(each), abs=1e-4)
     assert found["min"] == pytest.approx(min(each), abs=1e-4)
     assert set(found) == set(Aesthetic.scores) == set(AESTHETIC.scores)
