@@ -38,7 +38,7 @@ class DedupConfig(EmbedConfig):
     """How duplicates among the kept clips are found, and what becomes of them."""
 
     similarity: float = Field(
-        0.75,
+        0.65,
         gt=0,
         le=1,
         description="cosine from which clips are near duplicates; SSCD: unrelated ones lie below 0.2, copies above 0.7; open_clip: 0.95",
@@ -78,8 +78,10 @@ def find(clips: pa.Table, config: DedupConfig) -> list[Member]:
     """
     rows = sorted(clips.to_pylist(), key=lambda row: str(row["clip_id"]))
     if lacking := [row["clip_id"] for row in rows if row["embedding"] is None or row["content_sha256"] is None]:
-        raise ValueError(f"dedup: {len(lacking)} clips have no embedding, such as {lacking[0]}: they have not passed the stage embed")
-    near = near_pairs({row["clip_id"]: row["embedding"] for row in rows}, config)
+        raise ValueError(f"dedup: {len(lacking)} clips have no embedding, such as {lacking[0]}: begin again with dedup.enabled=true")
+    video = {row["clip_id"]: row["video_id"] for row in rows}
+    # What follows within one video looks alike and is no copy: only equal pixels count there.
+    near = [pair for pair in near_pairs({row["clip_id"]: row["embedding"] for row in rows}, config) if video[pair[0]] != video[pair[1]]]
     exact = _equal(rows)
     highest: dict[str, float] = {}
     for a, b, cosine in [*near, *exact]:

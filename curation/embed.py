@@ -81,15 +81,13 @@ class EmbedClips:
         ValueError: the back end's package or weights are missing.
     """
 
-    stage = "embed"
-
     def __init__(self, config: EmbedConfig) -> None:
         self._config, self._encoder = config, ENCODERS[config.backend](config)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """`table` with the same rows, order and schema."""
         rows = table.to_pylist()
-        todo = [row for row in rows if waits(row, self.stage)]
+        todo = [row for row in rows if waits(row)]
         if not todo:
             return table
         clips = [Frames.from_bytes(row["frames"]) for row in todo]
@@ -98,13 +96,12 @@ class EmbedClips:
         for row, clip, picked in zip(todo, clips, chosen, strict=True):
             row["embedding"] = pack_vectors(np.stack([next(vectors) for _ in picked]))
             row["content_sha256"] = content_sha256(clip)
-            row["stages"] = [*row["stages"], self.stage]
         return pa.Table.from_pylist(rows, schema=table.schema)
 
 
-def waits(row: Mapping[str, Any], stage: str) -> bool:
-    """Whether the row is a clip that is kept so far, still has its frames, and has not passed `stage`."""
-    return bool(row["kind"] == "clip" and row["status"] == "ok" and not row["reject"] and row["frames"] is not None and stage not in row["stages"])
+def waits(row: Mapping[str, Any]) -> bool:
+    """Whether the row is a clip that is kept so far, still has its frames, and has no vectors yet."""
+    return bool(row["kind"] == "clip" and row["status"] == "ok" and not row["reject"] and row["frames"] is not None and row["embedding"] is None)
 
 
 def content_sha256(frames: Frames) -> str:

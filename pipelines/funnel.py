@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from curation.clips import RECAPTION
 
-#: The stream's stages in order; "split" finds the clips, the others are named as in a row's `stages`.
-ORDER = ("split", "rules", "detectors", "content", "caption", "cut")
+#: The stream's stages in order; "split" finds the clips, the others are named as in a row's `stages`; "dedup" judges the finished clips against one another.
+ORDER = ("split", "rules", "detectors", "content", "caption", "cut", "dedup")
 
 
 @dataclass

@@ -8,6 +8,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.dedup import DedupConfig, Member, rejected
+from curation.dedup import find as duplicates_among
 from curation.ledger import FrozenLedger
 from filters.base import Entry, Rule
 from pipelines.funnel import Funnel, count
@@ -25,12 +27,14 @@ class Verdicts:
         reasons: why each is rejected, in the rules' order; empty = not rejected.
         lacks: the stages each would still have to pass before it can be kept; empty for a rejected clip.
         fell_at: the stage whose rules reject it; None if it is kept, or fell by what no threshold changes.
+        duplicates: the groups among the clips that the rules keep; None where they were not looked for.
     """
 
     clip_ids: list[str]
     reasons: list[list[str]]
     lacks: list[list[str]]
     fell_at: list[str | None]
+    duplicates: tuple[Member, ...] | None = None
 
     def kept(self) -> list[str]:
         """Ids of clips that nothing rejects and that lack nothing."""
@@ -72,18 +76,36 @@ def judge(clips: pa.Table, entries: Sequence[Entry], failed_videos: frozenset[st
     return Verdicts(ids, reasons, [[] if r else m for r, m in zip(reasons, lacks, strict=True)], fell_at)
 
 
-def judge_ledger(ledger: FrozenLedger, entries: Sequence[Entry]) -> Verdicts:
-    """Verdicts on all clips of a ledger; those of a video that failed, or whose own row never came, are "video_failed"."""
+def judge_ledger(ledger: FrozenLedger, entries: Sequence[Entry], dedup: DedupConfig | None = None) -> Verdicts:
+    """Verdicts on all clips of a ledger; those of a video that failed, or whose own row never came, are "video_failed".
+
+    With `dedup` enabled, what the rules keep is then judged among itself: all of a group but its best are "near_duplicate".
+    """
     videos, clips = ledger.videos(), ledger.clips()
     good = {v for v, status in zip(videos["video_id"].to_pylist(), videos["status"].to_pylist(), strict=True) if status == "ok"}
-    return judge(clips, entries, frozenset(clips["video_id"].to_pylist()) - good)
+    found = judge(clips, entries, frozenset(clips["video_id"].to_pylist()) - good)
+    return _without_duplicates(clips, found, dedup) if dedup is not None and dedup.enabled else found
+
+
+def _without_duplicates(clips: pa.Table, found: Verdicts, config: DedupConfig) -> Verdicts:
+    kept = set(found.kept())
+    names = [n for n in ("clip_id", "video_id", "width", "height", "quality_brisque", "embedding", "content_sha256") if n in clips.column_names]
+    members = duplicates_among(clips.filter(pa.array([c in kept for c in found.clip_ids], pa.bool_())).select(names), config)
+    out = rejected(members, config)
+    reasons = [list(out.get(clip, said)) if clip in kept else said for clip, said in zip(found.clip_ids, found.reasons, strict=True)]
+    fell_at = ["dedup" if clip in out else stage for clip, stage in zip(found.clip_ids, found.fell_at, strict=True)]
+    return Verdicts(found.clip_ids, reasons, found.lacks, fell_at, tuple(members))
 
 
 def funnel(clips: pa.Table, videos: pa.Table, verdicts: Verdicts) -> Funnel:
     """The clips' way through the stages under these verdicts: a clip leaves at the first stage that rejects it, though it may once have passed more."""
     ways = []
-    for passed, stage in zip(clips["stages"].to_pylist(), verdicts.fell_at, strict=True):
-        ways.append(passed if stage is None else [s for s in passed if s not in STAGES or STAGES.index(s) <= STAGES.index(stage)])
+    kept = set(verdicts.kept()) if verdicts.duplicates is not None else set()
+    for clip, passed, stage in zip(verdicts.clip_ids, clips["stages"].to_pylist(), verdicts.fell_at, strict=True):
+        if stage == "dedup" or clip in kept:
+            ways.append([*passed, "dedup"])
+        else:
+            ways.append(passed if stage is None else [s for s in passed if s not in STAGES or STAGES.index(s) <= STAGES.index(stage)])
     columns = {"reject": verdicts.reasons, "stages": ways}
     judged = clips.select(["kind", "status", "error_code"])
     for name, values in columns.items():

@@ -63,7 +63,7 @@ def outcome(out: str | os.PathLike[str] | Storage) -> Outcome:
     recipe = loads(store.read(RESOLVED).decode(), f"{store.root}/{RESOLVED}")
     ledger = FrozenLedger.read(store)
     clips, videos = ledger.clips(), ledger.videos()
-    return Outcome(ledger, recipe, clips, videos, judge_ledger(ledger, recipe.entries()))
+    return Outcome(ledger, recipe, clips, videos, judge_ledger(ledger, recipe.entries(), recipe.dedup))
 
 
 def funnel_of(found: Outcome) -> list[Step]:

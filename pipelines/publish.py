@@ -23,12 +23,12 @@ def publish(held: Run, recipe: Recipe, counts: dict[str, Any]) -> Exit:
     from pipelines.report import write_report
 
     ledger = FrozenLedger.read(held.out)
-    found = judge_ledger(ledger, recipe.entries())
+    found = judge_ledger(ledger, recipe.entries(), recipe.dedup)
     _captions_alike(ledger, found)
     reasons = dict(zip(found.clip_ids, found.reasons, strict=True))
     reasons |= {clip: [f"not_completed:{stage}" for stage in lacks] for clip, lacks in found.pending().items()}
     summary = summary_of(ledger, found)
-    pack(ledger, found.kept(), recipe.pack_plan(held.plan_digest), {c: r for c, r in reasons.items() if r}, summary, held.lock.fence)
+    pack(ledger, found.kept(), recipe.pack_plan(held.plan_digest), {c: r for c, r in reasons.items() if r}, summary, held.lock.fence, found.duplicates)
     counts |= summary
     if held.out.local:
         write_report(held.out.root)

@@ -12,6 +12,7 @@ from pydantic import Field
 from captioning.caption import CaptionConfig
 from curation.config import Config
 from curation.cut import CutConfig
+from curation.dedup import DedupConfig
 from curation.limits import Limits
 from curation.pack import PackPlan
 from curation.shots import SplitConfig
@@ -40,6 +41,7 @@ class StageResources(Config):
 
     split: Resources = Field(default_factory=Resources, description="SplitVideo: decodes, and finds the shots")
     rules: Resources = Field(default_factory=Resources, description="ScoreClips(rules): the cheap filters")
+    embed: Resources = Field(default_factory=Resources, description="EmbedClips: vectors for finding duplicates")
     detectors: Resources = Field(default_factory=Resources, description="ScoreClips(detectors): the networks")
     content: Resources = Field(
         default_factory=Resources, description="ScoreClips(content): the vision-language model's questions, or what is measured in their place"
@@ -58,6 +60,7 @@ class Recipe(Config):
     filters: FilterSettings = Field(default_factory=FilterSettings, description="which filters run, and their thresholds")
     vlm: VlmConfig = Field(default_factory=VlmConfig, description="the vision-language model, where the content filter's or the captioner's backend is vlm")
     caption: CaptionConfig = Field(default_factory=CaptionConfig, description="how kept clips are described")
+    dedup: DedupConfig = Field(default_factory=DedupConfig, description="whether and how near duplicates among the kept clips are found")
     cut: CutConfig = Field(default_factory=CutConfig, description="how kept clips become MP4")
     pack: PackSettings = Field(default_factory=PackSettings, description="how kept clips become shards")
     budget: Budget = Field(default_factory=Budget, description="how many videos may fail")
@@ -73,13 +76,14 @@ class Recipe(Config):
         Thresholds are left out (`pan rejudge` judges the ledger again), the set of enabled filters is in. Left out are also
         `pack`, which another pack of the same ledger may change, and `resources` and `budget`, on which neither clips nor bytes depend.
         """
-        settings = self.model_dump(mode="json", exclude={"resources", "pack", "budget", "vlm"})
+        settings = self.model_dump(mode="json", exclude={"resources", "pack", "budget", "vlm", "dedup"})
         filters = [
             entry.name if entry.settings is None else {entry.name: entry.settings.model_dump(mode="json", exclude={thresholds.SHARED})}
             for entry in self.entries()
         ]
         asks = {"vlm": self.vlm.identity()} if self.asks_vlm() else {}
-        return settings | asks | {"filters": filters}
+        embeds = {"embed": self.dedup.identity()} if self.dedup.enabled else {}
+        return settings | asks | embeds | {"filters": filters}
 
     def asks_vlm(self) -> bool:
         """Whether any stage asks the vision-language model."""

@@ -30,7 +30,7 @@ def rejudge(out: str, recipe: "Recipe", cpus: int | None = None, counts: dict[st
     command = ["pan", "rejudge", out]
     with run.begin(out, recipe, {**plan, "settings": recipe.plan_settings()}, command) as held:
         ledger = FrozenLedger.read(held.out)
-        rows = publish.to_complete(ledger, judge_ledger(ledger, recipe.entries()))
+        rows = publish.to_complete(ledger, judge_ledger(ledger, recipe.entries(), recipe.dedup))
         if rows.num_rows:
             stages = stream.stages(recipe, reopen=True)
             cluster.connect(cpus)
@@ -92,7 +92,7 @@ def _dry_run(out: str, recipe: "Recipe", as_json: bool) -> Exit:
     from pipelines.judge import judge_ledger
 
     ledger = FrozenLedger.read(out)
-    found = difference(ledger, judge_ledger(ledger, publish.recipe_of(out).entries()), judge_ledger(ledger, recipe.entries()))
+    found = difference(ledger, judge_ledger(ledger, publish.recipe_of(out).entries()), judge_ledger(ledger, recipe.entries(), recipe.dedup))
     if as_json:
         print(json.dumps(found))
         return Exit.COMPLETE

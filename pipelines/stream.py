@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from captioning.caption import CaptionClips
 from curation.cut import CutClips
+from curation.embed import EmbedClips
 from curation.reopen import RecallClips, ReopenClips
 from curation.shots import SplitVideo
 from curation.sources import identify
@@ -35,6 +36,9 @@ def stages(recipe: Recipe, reopen: bool = False) -> list[Stage]:
     for name, resources in (("rules", take.rules), ("detectors", take.detectors), ("content", take.content)):
         if entries := recipe.entries(name):
             found.append(Stage(name=f"ScoreClips_{name}", make=partial(ScoreClips, entries, name), resources=resources))
+    if recipe.dedup.enabled:
+        # Before the shared engine's stage, which judges and captions in one: the frames do not outlive it.
+        found.insert(len(found) - shares_engine(recipe), Stage(name="EmbedClips", make=partial(EmbedClips, recipe.dedup), resources=take.embed))
     captions = caption_stage(recipe)
     found[-1:] = [chained(found[-1], captions)] if shares_engine(recipe) else [found[-1], captions]
     found.append(Stage(name="CutClips", make=partial(CutClips, recipe.cut, recipe.limits), resources=take.cut))

@@ -74,7 +74,13 @@ def test_one_alike_picture_of_three_does_not_suffice_and_a_shift_does_not_hide(r
     assert len(find(table(row("1", a), row("2", np.roll(a, 1, axis=0))), CONFIG)) == 2
 
 
-def test_groups_are_transitive(rng: np.random.Generator) -> None:
+def test_pieces_of_one_video_are_no_copies_of_one_another_unless_their_pixels_are_equal(rng: np.random.Generator) -> None:
+    a = unit(rng)
+    assert find(table(row("1", a, video="v"), row("2", near(a, rng, 0.95), video="v")), CONFIG) == []
+    assert len(find(table(row("1", a, video="v", content="x"), row("2", a, video="v", content="x")), CONFIG)) == 2
+
+
+def test_groups_are_transitive() -> None:
     assert components([("b", "a"), ("d", "c"), ("c", "b"), ("y", "z")]) == {"a": "a", "b": "a", "c": "a", "d": "a", "y": "y", "z": "y"}
 
 
@@ -101,7 +107,7 @@ def test_videos_that_share_a_group_share_a_split() -> None:
 
 
 def test_a_clip_without_vectors_is_refused(rng: np.random.Generator) -> None:
-    with pytest.raises(ValueError, match="have not passed the stage embed"):
+    with pytest.raises(ValueError, match="have no embedding, such as 2"):
         find(table(row("1", unit(rng)), {**row("2", unit(rng)), "embedding": None}), CONFIG)
 
 
