@@ -43,7 +43,7 @@ BASE_FIELDS: tuple[pa.Field, ...] = (
     pa.field("reject", pa.list_(pa.string()), nullable=False),  # any -> -             reasons, in the order found; empty = kept
     pa.field("stages", pa.list_(pa.string()), nullable=False),  # each stage -> -      the stages that did their work on this row
     pa.field("stats", pa.string()),  # SplitVideo -> -      video rows only, JSON: clips, frames_decoded, source_frames, duration_s, cpu_s
-    pa.field("embedding", pa.large_binary()),  # EmbedClips -> ledger  a few pictures' unit vectors (curation.embed.pack_vectors)
+    pa.field("embedding", pa.string()),  # EmbedClips -> ledger  a few pictures' unit vectors (curation.embed.pack_vectors)
     pa.field("content_sha256", pa.string()),  # EmbedClips -> -    of the sampled pixels: equal for the same pictures in whatever file
     pa.field("events", pa.list_(EVENT)),  # CaptionClips -> -    times in s from the clip's start, one a chunk, ordered
     pa.field("caption", pa.string()),  # CaptionClips -> -    whole-clip text

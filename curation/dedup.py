@@ -151,17 +151,17 @@ def components(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 # ---- near pairs: k-means, then cosines inside clusters ------------------------------------------------------------------------------
 
 
-def near_pairs(blobs: Mapping[str, bytes], config: DedupConfig) -> list[Pair]:
+def near_pairs(texts: Mapping[str, str], config: DedupConfig) -> list[Pair]:
     """(clip, clip, cosine) of the pairs at or above `config.similarity`, sorted.
 
     With more clips than one cluster holds, and Ray at hand, assignment and comparison run on the cluster, a task a cluster of clips.
 
     Source: SemDeDup (Abbas et al., 2023): k-means, then cosine within clusters.
     """
-    ids = sorted(blobs)
+    ids = sorted(texts)
     if len(ids) < 2:
         return []
-    table = pa.table({"clip_id": ids, "embedding": pa.array([blobs[clip] for clip in ids], pa.large_binary())})
+    table = pa.table({"clip_id": ids, "embedding": pa.array([texts[clip] for clip in ids], pa.string())})
     centres = fit(table, max(1, math.ceil(len(ids) / config.cluster_clips)))
     found = _on_ray(table, centres, config.similarity) if len(centres) > 1 and _ray_is_up() else _here(table, centres, config.similarity)
     return sorted({(a, b, round(cosine, 6)) for a, b, cosine in found})
@@ -169,7 +169,7 @@ def near_pairs(blobs: Mapping[str, bytes], config: DedupConfig) -> list[Pair]:
 
 def means(table: pa.Table) -> F32:
     """Unit float32 [n, D]: each clip's mean over its pictures."""
-    vectors = np.stack([unpack_vectors(blob).mean(0) for blob in table["embedding"].to_pylist()])
+    vectors = np.stack([unpack_vectors(text).mean(0) for text in table["embedding"].to_pylist()])
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
 
 
@@ -204,14 +204,14 @@ def compared(table: pa.Table, similarity: float) -> pa.Table:
     shifted clip is found and one alike picture among three does not suffice.
     """
     table = table.sort_by("clip_id")
-    ids, blobs, centre = table["clip_id"].to_pylist(), table["embedding"].to_pylist(), means(table)
+    ids, texts, centre = table["clip_id"].to_pylist(), table["embedding"].to_pylist(), means(table)
     vectors, found = dict[int, F32](), list[tuple[str, str, float]]()
     for first in range(0, len(ids), TILE):
         close = np.argwhere(centre[first : first + TILE] @ centre.T >= similarity - 0.1)
         for i, j in ((int(r) + first, int(c)) for r, c in close if int(r) + first < int(c)):
             for k in (i, j):
                 if k not in vectors:
-                    vectors[k] = unpack_vectors(blobs[k])
+                    vectors[k] = unpack_vectors(texts[k])
             cosines = vectors[i] @ vectors[j].T
             cosine = float((cosines.max(0).mean() + cosines.max(1).mean()) / 2)
             if cosine >= similarity:

@@ -95,9 +95,9 @@ def test_neither_order_nor_clusters_change_what_is_found(rng: np.random.Generato
 
 @pytest.mark.ray
 def test_ray_finds_the_same_pairs(rng: np.random.Generator, ray_local: object) -> None:
-    blobs = {f"{i:03}": pack_vectors(unit(rng)) for i in range(60)}
-    blobs |= {f"copy{i:03}": pack_vectors(near(unpack_vectors(blobs[f"{i:03}"]), rng, 0.9)) for i in range(0, 60, 5)}
-    on_ray, alone = near_pairs(blobs, DedupConfig(cluster_clips=20)), near_pairs(blobs, DedupConfig(cluster_clips=1000))
+    texts = {f"{i:03}": pack_vectors(unit(rng)) for i in range(60)}
+    texts |= {f"copy{i:03}": pack_vectors(near(unpack_vectors(texts[f"{i:03}"]), rng, 0.9)) for i in range(0, 60, 5)}
+    on_ray, alone = near_pairs(texts, DedupConfig(cluster_clips=20)), near_pairs(texts, DedupConfig(cluster_clips=1000))
     assert [pair[:2] for pair in on_ray] == [pair[:2] for pair in alone] == [(f"{i:03}", f"copy{i:03}") for i in range(0, 60, 5)]
 
 
