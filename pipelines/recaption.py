@@ -68,7 +68,7 @@ def stale(ledger: "FrozenLedger", recipe: "Recipe") -> "pa.Table":
     failed = [row["status"] == "failed" and row["stages"][-1:] == [RECAPTION] for row in table.select(["status", "stages"]).to_pylist()]
     status = pa.array(["ok" if again else s for again, s in zip(failed, table["status"].to_pylist(), strict=True)], pa.string())
     at = table.schema.get_field_index("status")
-    kept = set(judge_ledger(replace(ledger, table=table.set_column(at, table.schema.field(at), status)), recipe.entries()).kept())
+    kept = set(judge_ledger(replace(ledger, table=table.set_column(at, table.schema.field(at), status)), recipe.entries(), recipe.dedup).kept())
     due = [
         clip in kept and (written != settings or (again and code in PASSING))
         for again, clip, written, code in zip(failed, *(table[n].to_pylist() for n in ("clip_id", "caption_settings", "error_code")), strict=True)
