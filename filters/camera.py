@@ -213,15 +213,15 @@ def unbent(field: F32, seen: Bool, shift: F32, least: int = 100) -> float:
     design, flow = powers[::4, ::4][few], field[::4, ::4][few]
     if len(design) < least:
         return float("inf")
-    weight = np.ones(len(design), np.float32)
+    weight, ridge = np.ones(len(design), np.float32), 1e-3 * len(design) * np.eye(design.shape[1], dtype=np.float32)
     for _ in range(4):
         heavy = (design * weight[:, None]).T
-        fit = np.linalg.solve(heavy @ design + 1e-3 * len(design) * np.eye(design.shape[1], dtype=np.float32), heavy @ flow)
-        off = np.hypot(*(flow - design @ fit).T)
-        weight = (1 + (off / (1.5 * max(float(np.median(off)), 0.05))) ** 2) ** -2
-    bend = powers[seen] @ fit
-    bend *= np.minimum(1.0, 0.5 * shift[seen] / np.maximum(np.hypot(*bend.T), 1e-6))[:, None]
-    return percentile(np.hypot(*(field[seen] - bend).T), 98)
+        fit = np.linalg.solve(heavy @ design + ridge, heavy @ flow)
+        off = ((flow - design @ fit) ** 2).sum(axis=1)
+        weight = (1 + off / max(1.5**2 * float(np.median(off)), 0.075**2)) ** -2
+    across, down = (np.ascontiguousarray(part).reshape(seen.shape) for part in (powers.reshape(-1, powers.shape[-1]) @ fit).T)
+    part = np.minimum(1.0, 0.5 * shift / np.maximum(cv2.magnitude(across, down), 1e-6))
+    return percentile(cv2.magnitude(field[..., 0] - part * across, field[..., 1] - part * down)[seen], 98)
 
 
 @lru_cache(maxsize=8)
