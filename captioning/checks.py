@@ -131,6 +131,14 @@ class Evidence:
             found.append((-x, y, zoom))  # content that goes right or down: a camera that goes left or up
         return [(a, b, c) for a, b, c in found]
 
+    @property
+    def moved(self) -> bool | None:
+        """Whether the camera moved at any time, as far as the camera filter tells; None where it was not measured."""
+        names = ("camera_translation", "camera_zoom", "camera_shake")
+        values = [self.scores.get(name) for name in names]
+        known = [abs(value) for value in values if value is not None]
+        return any(value > least for value, least in zip(known, (STILL, ZOOM_STILL, STILL), strict=True)) if len(known) == 3 else None
+
     def activity(self, start_s: float, end_s: float) -> float | None:
         """Mean share of the picture that moves apart from the camera; None where it was not measured."""
         here = [float(m.activity.sum()) for m in self.moments if start_s <= m.time_s < end_s and m.seen]
@@ -229,7 +237,7 @@ class Check:
         measured = self.evidence.camera(start_s, end_s)
         if not measured:
             self.flags.append("camera_unmeasured")
-        verdicts = [supports(way, motion) for motion in measured]
+        verdicts = [supports(way, motion, self.evidence.moved) for motion in measured]
         if False in verdicts and True not in verdicts:
             told = ", ".join(f"{name} {value:+.3f}" for name, value in zip(("pan", "tilt", "zoom"), measured[verdicts.index(False)], strict=True))
             raise Unfit("caption_contradicted", f"{where}, but the measured camera is {told} per second (right, up, in positive)")
@@ -254,23 +262,23 @@ class Check:
         return share >= OVERLAP
 
 
-def supports(way: str, motion: tuple[float, float, float]) -> bool | None:
+def supports(way: str, motion: tuple[float, float, float], moved: bool | None = None) -> bool | None:
     """Whether a measured (pan, tilt, zoom) supports a claimed way, contradicts it (False), or says neither (None).
 
     A claimed move is contradicted by one as clear as "slowly" in the opposite direction, and by a camera that rests in all three; a claimed rest by
-    any clear move. What lies between says neither: the measure has its own errors before large subjects.
+    any clear move. What lies between says neither: the measure has its own errors before large subjects, which is also why rest does not count
+    against a move where the camera filter has seen the camera move (`moved`), nor a move against rest where that has seen it rest.
     """
     if way == "static":
         clear = any(abs(value) > clear for value, clear in zip(motion, _CLEAR, strict=True))
         rests = all(abs(value) < 2 * least for value, least in zip(motion, _LEAST, strict=True))
-        return False if clear else True if rests else None
+        return (False if moved is not False else None) if clear else True if rests else None
     axis, sign = _AXES[way]
     along = sign * motion[axis]
     if along > _LEAST[axis]:
         return True
-    if -along > _CLEAR[axis] / 2 or all(abs(value) < least / 2 for value, least in zip(motion, _LEAST, strict=True)):
-        return False
-    return None
+    rests = all(abs(value) < least / 2 for value, least in zip(motion, _LEAST, strict=True))
+    return False if -along > _CLEAR[axis] / 2 or (rests and moved is not True) else None
 
 
 def dense_of(value: Any) -> Dense:

@@ -2,23 +2,26 @@
 
 #: Verbs that speak of something that happens, written by us for what short videos show; any other verb in -ing counts too.
 _VERBS = """
-accelerate advance appear approach arrive arise ascend bend bite blink blow bob bounce bow brake bring brush bump burst buzz carry catch chase cheer
-chew chop clap clean climb collapse collide come continue crawl crouch crumble dance dangle dart descend dig dim disappear dive dodge drag drift drip
-drive eat emerge enter erupt exit expand explode fade fall fight fill flap flash flicker flip float flow flutter fly gallop gesture get give glance
-glide glow go grab grasp grow hop hug hurry increase intensify jerk jog join juggle jump kick kiss kneel lather laugh lean leap lick lift lower march
-melt merge move nod orbit overtake pan pat pause pedal peel perform pivot plunge poke pop pour proceed pull punch push put race raise reach rearrange
-reappear recede release remove repeat reveal reverse revolve ride rip rise rotate run rush scatter scoop scratch scroll shake shatter shift shimmer
-shoot shrink shrug shuffle sink skate ski skid skip slam slap slide slip smash smile sneeze soar speak spill spin splash split spray spread sprint
-squat squeeze stagger start stir stomp stop straighten stretch stride strike strum stumble sway sweep swell swerve swim swirl take talk tap throw tilt
-toss touch tremble trot tug tumble turn walk cross travel crash gather slice rub wink snap drop twirl twist unfold unroll vanish vibrate wander wash
-weave whirl whisk widen wiggle wipe withdraw wobble yank yawn zoom brighten darken
+accelerate advance appear applaud approach arise arrive ascend assemble bark bend bite blink bloom blow bob boil bounce bow brake brighten bring brush
+bump burst buzz carry catch chase cheer chew chop clap clean climb close collapse collide come continue converge crash crawl cross crouch crumble
+dance dangle darken dart deflate descend dig dim disappear dismantle dissolve dive diverge dodge drag dribble drift drip drive drop dunk eat emerge
+enter erupt exhale exit expand explode extinguish fade fall fasten fight fill flap flash flee flicker flip float flow flutter fly follow freeze gallop
+gather gesture get give glance glide glow gnaw go grab grasp grate graze grind grow gush hammer hop hug hurry ignite increase inflate inhale intensify
+jerk jog join juggle jump kick kiss knead kneel knit lather laugh lean leap lick lift lower march melt meow merge move nibble nod ooze open orbit
+overtake pan pat pause pedal peel perform pirouette pivot pluck plunge poke polish pop pour proceed pull punch push put race raise reach reappear
+rearrange recede refocus release remove repeat reveal reverse revolve ricochet ride rinse rip rise rotate rub run rush salute scatter scoop scramble
+scratch scroll scrub scurry settle sew shake shatter shift shimmer shiver shoot shout shovel shrink shrug shuffle sift simmer sing sink sip sizzle
+skate ski skid skip slam slap slice slide slip smash smile snap sneeze soar sort speak spill spin splash split spray spread sprint sprout squat
+squeeze stagger start stir stitch stomp stop straighten stretch stride strike strum stumble swallow swarm sway sweep swell swerve swim swirl take talk
+tap thaw throw tie tilt topple toss touch transform travel tremble trickle trot tug tumble turn twirl twist unbutton unfasten unfold unload unpack
+unroll untie unwrap unzip vanish vibrate wade walk wander wash weave weld whirl whisk whistle widen wiggle wink wipe withdraw wither wobble wrestle
+yank yawn yell yelp yodel zoom
 """
 #: Verbs whose bare and -s forms are also names of things ("lights", "a hand"): they count with a subject in front or an object, way or particle behind.
 _NOUNS_TOO = """
-aim back beat board break charge change circle close cook cut draw drink duck dust exchange feed flood fold follow hand haul head hit juggle knock
-land launch leave light load mix nose open pack paddle paint park pass pedal pick pile plant play press progress ripple rock roll row sail saw set
-settle shut sing slow smoke spark speed stack steer step stream surf surge swing switch tail tear tip tow track trail transform tuck type watch water
-wave wheel whip wind work wrap write zip
+aim back beat board break change charge circle cook cut draw drink duck dust exchange feed flood fold hand haul head hit knock land launch leave light
+load mix nose pack paddle paint park pass pick pile plant play press progress ripple rock roll row sail saw set shut slow smoke spark speed stack
+steer step stream surf surge swing switch tail tear tip tow track trail tuck type watch water wave wheel whip wind work wrap write zip
 """
 _PAST = """
 arose ate began blew bought came caught drew drove fell fled flew flung gave got grew leapt ran rode rose sang sank shrank slid sped sprang strode
@@ -32,6 +35,11 @@ morning evening wedding string ring rings king spring thing things something not
 flooring roofing siding earring earrings wing wings sling sibling siblings viewing interesting outstanding matching stunning towering sprawling
 winding leading hanging holding adjoining neighboring neighbouring according regarding concerning duckling darling covering bling sterling ceilings
 crossing landing opening dressing frosting icing stuffing filling topping pudding meeting gathering recording drawing writing lining looking
+"""
+#: Verbs in -s that have an object without anything happening.
+_STATIVE_S = """
+wears holds has shows features contains depicts displays includes overlooks surrounds faces resembles covers fills lines forms occupies borders stands
+lies sits hangs rests adorns frames is was as across towards besides
 """
 
 
@@ -50,3 +58,4 @@ BARE, NOUN_BARE = frozenset(_VERBS.split()), frozenset(_NOUNS_TOO.split())
 S, NOUN_S = (frozenset(form for verb in verbs for form in _third(verb)) for verbs in (BARE, NOUN_BARE))
 ED = frozenset(form for verb in BARE for form in _past(verb)) | frozenset(_PAST.split())
 STILL_ING = frozenset(_STILL_ING.split())
+STATIVE_S = frozenset(_STATIVE_S.split())

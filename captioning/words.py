@@ -4,10 +4,12 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from captioning.verbs import BARE, ED, NOUN_BARE, NOUN_S, STILL_ING, S
+from captioning.verbs import BARE, ED, NOUN_BARE, NOUN_S, STATIVE_S, STILL_ING, S
 
 _SUBJECT = re.compile(r"\b(?:he|she|it|they|who|that|which|and|then|camera|man|woman|person|boy|girl|child|player|\w+ly|to)\s+$", re.I)
-_PLURAL = re.compile(r"\b(?:\w{2,}s|they|people|men|women|children|and|to|both|all)\s+$", re.I)
+_PLURAL = re.compile(r"\b(?:(?!his|its|was|has|this|across|towards)\w{2,}s|they|people|men|women|children|and|to|both|all)\s+$", re.I)
+_SOME_PLURAL = re.compile(_PLURAL.pattern.replace(r"\s+$", r"(?:\s+\w+){0,2}\s+$"), re.I)
+_OBJECT = re.compile(r"^\s+(?:the|an?|his|her|its|their|it|them|him|himself|herself|itself|themselves)\b", re.I)
 _GOES_ON = re.compile(
     r"^\s+(?:the|an?|his|her|its|their|it|them|him|up|down|left|right|out|off|away|back|around|across|along|through|past|into|onto|towards?|beside|against|together|again|\w+ly)\b",
     re.I,
@@ -121,9 +123,13 @@ def _happens(word: str, before: str, after: str) -> bool:
         return False
     if word in S or word in ED or (len(word) > 5 and word.endswith("ing")):
         return True
-    if word in NOUN_S:
-        return bool(_SUBJECT.search(before)) or (not _bare_thing(before) and bool(_GOES_ON.search(after)))
-    return word in BARE | NOUN_BARE and bool(_PLURAL.search(before))
+    if word in NOUN_S and (_SUBJECT.search(before) or (not _bare_thing(before) and _GOES_ON.search(after))):
+        return True
+    if len(word) > 3 and word.endswith("s") and word not in STATIVE_S and not _bare_thing(before) and _OBJECT.search(after):
+        return True
+    return (word in BARE and not _bare_thing(before) and bool(_SOME_PLURAL.search(before) or _GOES_ON.search(after))) or (
+        word in NOUN_BARE and bool(_PLURAL.search(before))
+    )
 
 
 def _bare_thing(before: str) -> bool:

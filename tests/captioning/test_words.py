@@ -19,6 +19,10 @@ MOVING = [
     "She slowly turns the wheel.",
     "The picture gets brighter.",
     "He threw the ball to the dog.",
+    "Workers in hairnets sort carrots.",
+    "A few cars ahead slide past.",
+    "Fish and a large ray move slowly behind the glass.",
+    "A cook kneads the dough.",
 ]
 STATIC = [
     "A wooden table with light flowers in a vase.",
@@ -27,6 +31,7 @@ STATIC = [
     "The background is a painted wall with several lights and a row of chairs.",
     "A beautiful landscape with mountains, a lake and parked cars.",
     "A view of the kitchen, featuring a steel sink.",
+    "A man wears a hat and holds a cup.",
     "The interior of a room. On the left stands a lamp; on the right is a wave pattern.",
 ]
 STILL = ["Nothing moves.", "The scene remains unchanged.", "The man stays completely still.", "There is no visible movement.", "The picture is static."]
