@@ -127,9 +127,9 @@ def _happens(word: str, before: str, after: str) -> bool:
         return True
     if len(word) > 3 and word.endswith("s") and word not in STATIVE_S and not _bare_thing(before) and _OBJECT.search(after):
         return True
-    return (word in BARE and not _bare_thing(before) and bool(_SOME_PLURAL.search(before) or _GOES_ON.search(after))) or (
-        word in NOUN_BARE and bool(_PLURAL.search(before))
-    )
+    if word in BARE and not _bare_thing(before):
+        return bool(_SOME_PLURAL.search(before) or _GOES_ON.search(after))
+    return word in NOUN_BARE and bool(_PLURAL.search(before))
 
 
 def _bare_thing(before: str) -> bool:
