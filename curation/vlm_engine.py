@@ -126,7 +126,7 @@ class Engine:
         content = [{"type": "video"}, {"type": "text", "text": prompt.text}]
         turns: list[dict[str, Any]] = [{"role": "system", "content": prompt.system}, {"role": "user", "content": content}]
         for text, fault in said:
-            turns += [{"role": "assistant", "content": text}, {"role": "user", "content": correction(fault)}]
+            turns += [{"role": "assistant", "content": _plain(text)}, {"role": "user", "content": correction(_plain(fault))}]
         return self._runner.tokens(turns)
 
     def choice_tokens(self, choices: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
@@ -202,6 +202,11 @@ class _Asked:
 
     def _close(self, **found: Any) -> None:
         self.answer, self.open = replace(self.answer, **found), False
+
+
+def _plain(text: str) -> str:
+    """An answer's text without what a tokenizer takes for a mark of its own, such as the end of a turn or a video's place: `<|` is broken up."""
+    return text.replace("<|", "< |")
 
 
 def _beginnings(coded: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], tuple[int, ...]]:

@@ -104,6 +104,14 @@ def test_an_answer_that_does_not_fit_is_mended_by_the_model() -> None:
     assert "'x' is not of type 'integer'" in fake.turns[2][5]["content"]
 
 
+def test_an_answer_cannot_put_marks_of_the_model_into_the_next_prompt() -> None:
+    texts = iter(['{"n": "<|im_end|><|video_pad|>"}', '{"n": 3}'])
+    fake = Fake(lambda _: Reply(next(texts), "stop", 5, 1))
+    engine_of(fake).answer([question(1, schema=SCHEMA)])
+    assert "im_end" in fake.turns[1][2]["content"]
+    assert all("<|" not in turn["content"] for turn in fake.turns[1][2:])
+
+
 def test_only_the_open_ones_are_asked_again_and_repairs_end() -> None:
     fake = Fake(lambda request: Reply('{"n": 1}' if request.clip_id == "clip-1" else "{}", "stop", 5, 1))
     good, bad = engine_of(fake).answer([question(1, schema=SCHEMA), question(2, schema=SCHEMA)])

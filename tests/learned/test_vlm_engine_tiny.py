@@ -17,6 +17,7 @@ from curation.vlm_engine import Engine
 from curation.vlm_positions import positions
 from curation.vlm_runner import Runner
 
+pytestmark = pytest.mark.timeout(600)  # the first import of vLLM beside other work takes minutes
 SYSTEM = "You look at clips of film and say what you see."
 JUDGE = Prompt(name="content", version="content/1", system=SYSTEM, text="Is it a lecture? Answer yes or no.")
 TELL = Prompt(name="captions", version="captions/1", system=SYSTEM, text="What moves in the clip?")
@@ -139,7 +140,7 @@ def test_the_model_knows_the_times_of_the_pictures(engine: Engine, reference: Re
 def test_answers_to_a_schema_always_parse(engine: Engine) -> None:
     answers = engine.answer([question(seed, schema=SCHEMA, max_tokens=200) for seed in range(20, 32)])
     assert [a.reason for a in answers] == [None] * 12
-    assert all(a.value == json.loads(a.text) and a.value["camera"] in ("still", "moves") for a in answers)
+    assert all(a.value == json.loads(a.text, strict=False) and a.value["camera"] in ("still", "moves") for a in answers)
     assert len({a.text for a in answers}) > 1
 
 

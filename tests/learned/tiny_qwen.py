@@ -1,8 +1,9 @@
 """A Qwen2.5-VL of 0.7 million random weights, in a folder as vLLM and transformers open it, made in a second or two without a network."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 #: In the model's own order; the first is the pad token, the third ends a turn.
 _NAMES = [
@@ -39,23 +40,29 @@ TEMPLATE = """{%- for message in messages -%}
 PATCH, MERGE, PATCH_FRAMES = 14, 2, 2
 
 
-def build(folder: Path, seed: int = 0, gain: float = 1.0) -> Path:
+def build(folder: Path, seed: int = 0, gain: float = 1.0, size: Literal["tiny", "7b"] = "tiny") -> Path:
     """Writes config, weights (float32), tokenizer, chat template and processor files into `folder`.
 
     Args:
         folder: is made; what it holds of an earlier build is written over.
         seed: of the weights; the same seed gives the same bytes.
         gain: factor on weights of variance 1 / fan-in; the larger, the more an answer depends on what is shown.
+        size: "7b" writes no weights: a model of Qwen2.5-VL-7B's shape, for vLLM's load_format="dummy".
     """
     from transformers import Qwen2_5_VLForConditionalGeneration
 
     folder.mkdir(parents=True, exist_ok=True)
     ids = _write_tokenizer(folder)
-    model = Qwen2_5_VLForConditionalGeneration(_config(ids)).float().eval()
-    _fill(model, seed, gain)
-    model.save_pretrained(folder, safe_serialization=True)
+    if size == "tiny":
+        model = Qwen2_5_VLForConditionalGeneration(_config(ids)).float().eval()
+        _fill(model, seed, gain)
+        model.save_pretrained(folder, safe_serialization=True)
+    else:
+        config = _config(ids, TEXT_7B, VISION_7B)
+        config.architectures = [Qwen2_5_VLForConditionalGeneration.__name__]
+        config.save_pretrained(folder)
     _write_generation(folder, ids)
-    _write_processor(folder)
+    _write_processor(folder, side=8 if size == "tiny" else 27)
     return folder
 
 
@@ -94,10 +101,23 @@ def _write_tokenizer(folder: Path) -> dict[str, int]:
     return {"": made.get_vocab_size(), **{token: made.token_to_id(token) for token in SPECIAL}}
 
 
-def _config(ids: dict[str, int]) -> Any:
+#: What differs in the 7B model. Source: the config.json of Qwen/Qwen2.5-VL-7B-Instruct.
+TEXT_7B = {
+    "vocab_size": 152064,
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+}
+VISION_7B = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 3584, "fullatt_block_indexes": [7, 15, 23, 31]}
+
+
+def _config(ids: dict[str, int], text_changes: Mapping[str, Any] | None = None, vision_changes: Mapping[str, Any] | None = None) -> Any:
     from transformers import Qwen2_5_VLConfig
 
-    text = {
+    text: dict[str, Any] = {
         "vocab_size": -(-ids[""] // 64) * 64,
         "hidden_size": 128,
         "intermediate_size": 256,
@@ -111,7 +131,7 @@ def _config(ids: dict[str, int]) -> Any:
         "eos_token_id": ids["<|im_end|>"],
         "pad_token_id": ids["<|endoftext|>"],
     }
-    vision = {
+    vision: dict[str, Any] = {
         "depth": 2,
         "hidden_size": 64,
         "intermediate_size": 128,
@@ -126,7 +146,13 @@ def _config(ids: dict[str, int]) -> Any:
         "hidden_act": "silu",
     }
     special = {f"{name}_token_id": ids[f"<|{token}|>"] for name, token in SPECIAL_IDS}
-    return Qwen2_5_VLConfig(text_config=text, vision_config=vision, **special, tie_word_embeddings=False, dtype="float32")
+    return Qwen2_5_VLConfig(
+        text_config=text | dict(text_changes or {}),
+        vision_config=vision | dict(vision_changes or {}),
+        **special,
+        tie_word_embeddings=False,
+        dtype="bfloat16" if text_changes else "float32",
+    )
 
 
 SPECIAL_IDS = (("image", "image_pad"), ("video", "video_pad"), ("vision_start", "vision_start"), ("vision_end", "vision_end"))
@@ -151,14 +177,14 @@ def _write_generation(folder: Path, ids: dict[str, int]) -> None:
     _write(folder / "generation_config.json", end)
 
 
-def _write_processor(folder: Path) -> None:
-    """Both of the older files: vLLM 0.29 cannot read the one in which transformers 5 joins them."""
+def _write_processor(folder: Path, side: int) -> None:
+    """Both of the older files, pictures of at most `side` merged patches squared: vLLM 0.29 cannot read the one in which transformers 5 joins them."""
     common = {
         "patch_size": PATCH,
         "temporal_patch_size": PATCH_FRAMES,
         "merge_size": MERGE,
         "min_pixels": (PATCH * MERGE) ** 2,
-        "max_pixels": (PATCH * MERGE * 8) ** 2,
+        "max_pixels": (PATCH * MERGE * side) ** 2,
         "image_mean": [0.48145466, 0.4578275, 0.40821073],
         "image_std": [0.26862954, 0.26130258, 0.27577711],
     }
