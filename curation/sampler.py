@@ -46,10 +46,11 @@ def _nearest(times: Sequence[float], first: int, target: float) -> int:
 
 @dataclass
 class _Sample:
-    """A kept frame and its neighbour; `due_s` is when the neighbour is looked for. Indices count the clip's frames."""
+    """A kept frame and its neighbour; `wanted_s` is the instant it stands for, `due_s` when the neighbour is looked for. Indices count the clip's frames."""
 
     index: int
     picture: Picture
+    wanted_s: float
     due_s: float
     later: tuple[int, Picture] | None = None
 
@@ -97,7 +98,7 @@ class Sampler:
             self._asked += 1
             near = self._nearer(index, picture, target, 0)
             if not self._samples or near[0] > self._samples[-1].index:
-                self._samples.append(_Sample(*near, near[1].time_s + self.neighbour_s))
+                self._samples.append(_Sample(*near, target, near[1].time_s + self.neighbour_s))
                 self._alone.append(self._samples[-1])
 
     def _keep_neighbours(self, index: int, picture: Picture) -> None:
@@ -120,9 +121,10 @@ class Sampler:
         """
         count = int(np.searchsorted(self.times, end_s - SAME_S))
         last = self._end_frame(count)
-        samples = [s for s in self._samples if s.index < count]
+        # Before a gap, the last frame may be the nearest to an instant behind the end, which is not the clip's.
+        samples = [s for s in self._samples if s.index < count and s.wanted_s < end_s - SAME_S]
         if self._unanswered(last[1].time_s, end_s) and samples[-1].index < last[0]:
-            samples.append(_Sample(last[0], last[1], last[1].time_s + self.neighbour_s))
+            samples.append(_Sample(last[0], last[1], last[1].time_s, last[1].time_s + self.neighbour_s))
         pairs = [(s.picture, self._neighbour(s, last)) for s in samples]
         height, width = pairs[0][0].shape
         # Filled in place: lists of pictures beside their stack would double the peak.

@@ -9,7 +9,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from curation.boundaries import ShotConfig
@@ -176,6 +176,7 @@ class Still:
 
 @settings(max_examples=60, deadline=None)
 @given(steps=st.lists(st.floats(0.01, 0.9), min_size=3, max_size=120), chunks=st.integers(1, 4))
+@example(steps=[0.5, 0.5, 0.5, 0.875, 0.5625, 0.0625, 0.875, 0.875, 0.25, 0.01, 0.75, 0.01], chunks=2)  # a gap behind the end
 def test_sampler_keeps_what_choose_would(steps: list[float], chunks: int) -> None:
     times = [float(t) for t in np.cumsum([0.0, *steps])]
     sampler = Sampler(fps=4.0, neighbour_s=1 / 15, max_chunks=4)
