@@ -37,16 +37,16 @@ def recaption(out: str, recipe: "Recipe", cpus: int | None = None, counts: dict[
         raise ValueError(f"{out} was judged by other thresholds than this recipe's: `pan recaption` changes captions alone; judge it with `pan rejudge` first")
     command = ["pan", "recaption", out]
     with run.begin(out, recipe, {**plan, "settings": recipe.plan_settings()}, command, renews=renewable(recipe)) as held:
-        ledger = FrozenLedger.read(held.out)
-        rows = stale(ledger, recipe)
+        rows, stages = stale(FrozenLedger.read(held.out), recipe), stream.recaption_stages(recipe, held.out)
         if rows.num_rows:
-            stages = stream.recaption_stages(recipe, held.out)
             cluster.connect(cpus)
             preflight.check(held.out, stages)
+        while rows.num_rows:
             tail = Tail(held.out)
             tail.fresh()
             with shown(Renewed(tail.fresh, rows.num_rows)):
                 stream.run(rows, stages, held, recipe.resources.sink)
+            rows = stale(FrozenLedger.read(held.out), recipe, again=())  # where a clip fell, its near duplicate may be kept in its place
         return publish.publish(held, recipe, counts if counts is not None else {})
 
 
@@ -56,8 +56,12 @@ def renewable(recipe: "Recipe") -> list[str]:
     return ["settings.caption"] if filters else ["settings.caption", "settings.vlm"]
 
 
-def stale(ledger: "FrozenLedger", recipe: "Recipe") -> "pa.Table":
-    """The rows of clips that the rules keep and whose caption other settings wrote (or failed to write), ready for the stream."""
+def stale(ledger: "FrozenLedger", recipe: "Recipe", again: Sequence[str] = PASSING) -> "pa.Table":
+    """The rows of clips that are kept, or would be if their last new caption had not failed, and whose caption other settings wrote; ready for the stream.
+
+    Args:
+        again: reasons of a failed caption for which it is also written again by the same settings.
+    """
     import pyarrow as pa
 
     from curation.clips import BASE_FIELDS, RECAPTION
@@ -66,12 +70,13 @@ def stale(ledger: "FrozenLedger", recipe: "Recipe") -> "pa.Table":
 
     table, settings = ledger.table, recipe.caption.settings(recipe.vlm)
     failed = [row["status"] == "failed" and row["stages"][-1:] == [RECAPTION] for row in table.select(["status", "stages"]).to_pylist()]
-    status = pa.array(["ok" if again else s for again, s in zip(failed, table["status"].to_pylist(), strict=True)], pa.string())
+    status = pa.array(["ok" if fell else s for fell, s in zip(failed, table["status"].to_pylist(), strict=True)], pa.string())
     at = table.schema.get_field_index("status")
-    kept = set(judge_ledger(replace(ledger, table=table.set_column(at, table.schema.field(at), status)), recipe.entries(), recipe.dedup).kept())
+    unfailed = replace(ledger, table=table.set_column(at, table.schema.field(at), status))
+    kept = {clip for each in (ledger, unfailed) for clip in judge_ledger(each, recipe.entries(), recipe.dedup).kept()}
     due = [
-        clip in kept and (written != settings or (again and code in PASSING))
-        for again, clip, written, code in zip(failed, *(table[n].to_pylist() for n in ("clip_id", "caption_settings", "error_code")), strict=True)
+        clip in kept and (written != settings or (fell and code in again))
+        for fell, clip, written, code in zip(failed, *(table[n].to_pylist() for n in ("clip_id", "caption_settings", "error_code")), strict=True)
     ]
     fields = [*BASE_FIELDS, *(pa.field(name, pa.float32()) for name in ledger.scores()), *PLACE]
     fresh: dict[str, Any] = {"reject": [], "status": "ok", "error_code": None, "error_detail": None}

@@ -4,6 +4,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from curation.sources import find, identify, video_table
 from curation.stage import Resources, Stage
 from curation.verify import verify
 from curation.video import read_clip
-from pipelines import cluster, preflight, publish, recaption, recipe, run, stream
+from pipelines import cluster, judge, preflight, publish, recaption, recipe, run, stream
 from tests.curation.made_rows import die_at
 from tests.pipelines import conftest as made
 
@@ -186,6 +187,28 @@ def test_a_caption_that_fails_takes_its_clip_out_with_the_reason(out: Path, serv
     assert recaption.main([str(out), *sets(server, **{"vlm.model": "other"})]) == 0
     assert load_manifest(out)["totals"]["clips"] == 2
     assert verify(out).problems == []
+
+
+def test_where_a_clip_falls_its_duplicate_is_captioned_too(out: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the two clips only the first that is sound may stay, as among near duplicates; its new caption fails, so the other takes its place."""
+    true = judge.judge_ledger
+
+    def only_one(*args: Any) -> judge.Verdicts:
+        found = true(*args)
+        first = min(found.kept(), default=None)
+        reasons = [["near_duplicate"] if clip != first and not why else why for clip, why in zip(found.clip_ids, found.reasons, strict=True)]
+        return replace(found, reasons=reasons)
+
+    monkeypatch.setattr(judge, "judge_ledger", only_one)
+    monkeypatch.setattr(publish, "judge_ledger", only_one)
+    bad = json.dumps({"chunks": [{"chunk": 0, "action": "A wooden table."}], "caption": "A wooden table with a vase."})
+    server.script = lambda: bad if len(server.asked) <= 3 else good()
+    assert recaption.main([str(out), *sets(server)]) == 0
+    assert [who for _, who in captions(out).values()] == ["told"]
+    assert load_manifest(out)["summary"]["reasons"]["caption_static"] == 1
+    assert len(server.asked) == 4
+    assert recaption.main([str(out)]) == 0
+    assert len(server.asked) == 4
 
 
 def test_a_server_that_does_not_answer_is_asked_again_by_the_next_run(out: Path, server: Server) -> None:
