@@ -13,7 +13,7 @@ from captioning import words
 from captioning.events import chunk_spans
 from captioning.measured import SLOW, SMALL, STILL, TEXT, ZOOM_SLOW, ZOOM_STILL
 from captioning.moments import Moment, moments
-from captioning.structure import Dense, OffGrid, fitted
+from captioning.structure import Dense, OffGrid, fitted, one_line_of
 from curation.frames import Frames
 
 #: A chunk is frozen where no patch of the picture changes by so many gray levels between its samples: twice what a coarse encoder makes of a still picture.
@@ -186,7 +186,7 @@ class Check:
         self.flags = []
         raw = dense_of(value)
         for text in raw.texts():
-            if what := words.unsafe(text):
+            if what := words.unsafe(one_line_of(text)):
                 raise Unfit("caption_unsafe", f"a text holds {what}")
         try:
             dense = fitted(raw, self.evidence.spans)

@@ -124,11 +124,11 @@ def fitted(answer: Dense, spans: Sequence[tuple[float, float]]) -> Dense:
     end_s = spans[-1][1]
     camera = tuple(Shot(**_on_grid(shot, end_s, "camera"), moves=shot.moves) for shot in answer.camera)
     actors = tuple(
-        Actor(name=_line(actor.name), actions=tuple(Action(**_on_grid(a, end_s, actor.name), action=_line(a.action)) for a in actor.actions))
+        Actor(name=one_line_of(actor.name), actions=tuple(Action(**_on_grid(a, end_s, actor.name), action=one_line_of(a.action)) for a in actor.actions))
         for actor in answer.actors
     )
-    chunks = tuple(Chunk(chunk=c.chunk, action=_line(c.action)) for c in answer.chunks)
-    return Dense(camera=_ordered(camera), actors=actors, chunks=chunks, caption=_line(answer.caption))
+    chunks = tuple(Chunk(chunk=c.chunk, action=one_line_of(c.action)) for c in answer.chunks)
+    return Dense(camera=_ordered(camera), actors=actors, chunks=chunks, caption=one_line_of(answer.caption))
 
 
 def _on_grid(span: Span, end_s: float, whose: str) -> dict[str, float]:
@@ -145,7 +145,8 @@ def _ordered(shots: Sequence[Shot]) -> tuple[Shot, ...]:
     return tuple(sorted(shots, key=lambda shot: (shot.start_s, shot.end_s)))
 
 
-def _line(text: str) -> str:
+def one_line_of(text: str) -> str:
+    """The text with every run of white space, line ends among it, as one space."""
     return " ".join(text.split())
 
 

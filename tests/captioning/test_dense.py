@@ -155,6 +155,12 @@ def test_action_where_nothing_moves(frozen: Frames) -> None:
     assert found["status"] == "ok"
 
 
+def test_a_line_end_is_only_white_space(acting: Frames) -> None:
+    """Grammars let line ends into strings; the caption is one line."""
+    (found,), _ = captioned(lambda q: said(one="A square moves\n to the right."), row(acting))
+    assert found["events"][0]["text"] == "A square moves to the right."
+
+
 def test_a_models_own_reason_is_kept(acting: Frames) -> None:
     (found,), _ = captioned(lambda q: ("vlm_truncated", "4096 tokens"), row(acting))
     assert (found["status"], found["error_code"], found["error_detail"]) == ("failed", "vlm_truncated", "4096 tokens")
