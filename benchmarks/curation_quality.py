@@ -45,6 +45,9 @@ STANDS_FOR = {
     "overlay_text_large": TEXT,
     "persistent_text": TEXT,
     "text_dominated": [*TEXT, "screen_recording"],
+    "lecture": ["lecture_slides", "talking_head"],
+    "screen_recording": ["screen_recording", "video_game_hud", "webcam_inset"],
+    "heavily_edited": ["heavily_edited", "webcam_inset"],
 }
 VICES = ("static", "uniform_pan", "uniform_zoom", "pure_color_or_fade", "extreme_motion", "subtitles", "overlay_text_large", "text_dominated")
 SHOT_TARGETS = {"hard_f1": 0.965, "gradual_recall": 0.95, "all_f1": 0.965}

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from filters.aesthetic import AestheticSettings
 from filters.base import Entry, Filter, Rule
+from filters.content import PROPERTIES, ContentSettings
 from filters.text_detector import SceneTextSettings
 
 
@@ -45,6 +46,16 @@ def _aesthetic(settings: AestheticSettings) -> Filter:
     from filters.aesthetic import Aesthetic
 
     return Aesthetic(settings)
+
+
+def _content(settings: ContentSettings) -> Filter:
+    if settings.backend == "vlm":
+        from filters.content_vlm import Asked
+
+        return Asked(settings)
+    from filters.content import Measured
+
+    return Measured()
 
 
 # Source of every threshold below that names no other: benchmarks/curation_quality.py. Most stand where their meaning puts them; those of `camera` and
@@ -183,6 +194,23 @@ AESTHETIC = Entry(
     enabled=False,
 )
 
+CONTENT = Entry(
+    "content",
+    "content",
+    _content,
+    PROPERTIES,
+    # Not chosen on labels: a good clip lost weighs as nine bad ones found (benchmarks/judge.py prints what that makes of labelled videos).
+    (
+        Rule("lecture_high", "content_lecture", "lecture", high=0.9),
+        Rule("text_dominated_high", "content_text_dominated", "text_dominated", high=0.9),
+        Rule("screen_recording_high", "content_screen_recording", "screen_recording", high=0.9),
+        Rule("low_quality_high", "content_low_quality", "low_quality", high=0.9),
+        Rule("heavily_edited_high", "content_heavily_edited", "heavily_edited", high=0.9),
+        Rule("residual_cut_high", "content_residual_cut", "residual_cut", high=0.9),
+    ),
+    settings=ContentSettings(),
+)
+
 #: Cheapest first; every filter of a stage measures each clip that the stages before kept.
 CATALOG: tuple[Entry, ...] = (
     MOTION,
@@ -191,6 +219,7 @@ CATALOG: tuple[Entry, ...] = (
     QUALITY,
     SCENE_TEXT,
     AESTHETIC,
+    CONTENT,
 )
 
 

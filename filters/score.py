@@ -39,18 +39,20 @@ class ScoreClips:
         self.rules = [rule for entry in entries for rule in entry.rules]
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        rows = table.select(["kind", "clip_id", "status", "reject", "stages"]).to_pylist()
+        rows = table.select(["kind", "clip_id", "status", "reject", "stages", "answers"]).to_pylist()
         for row, blob in zip(rows, _blobs(table["frames"]), strict=True):
             row["frames"] = blob
         todo = [i for i, row in enumerate(rows) if is_open(row) and self.stage_name not in row["stages"]]
-        measured = dict(zip(todo, self._measure([rows[i] for i in todo]), strict=True))
+        scored, records = self._measure([rows[i] for i in todo])
+        measured, said = dict(zip(todo, scored, strict=True)), dict(zip(todo, records, strict=True))
         for i, scores in measured.items():
             row = rows[i]
             row["reject"] = row["reject"] + verdict(scores, self.rules)
             row["stages"] = row["stages"] + [self.stage_name]
+            row["answers"] = [*(row["answers"] or []), *said[i]] or None
         new = dict[str, pa.Array | pa.ChunkedArray]()
         if measured:
-            new |= {name: pa.array([row[name] for row in rows], table.schema.field(name).type) for name in ("reject", "stages")}
+            new |= {name: pa.array([row[name] for row in rows], table.schema.field(name).type) for name in ("reject", "stages", "answers")}
         if any(rows[i]["reject"] for i in measured):
             stays = pa.array([i not in measured or not row["reject"] for i, row in enumerate(rows)])
             new["frames"] = pc.if_else(stays, table["frames"], pa.scalar(None, pa.large_binary()))
@@ -60,7 +62,8 @@ class ScoreClips:
             new[column] = pa.array([measured[i][column] if i in measured else known[i] for i in range(len(rows))], pa.float32())
         return _with(table, new)
 
-    def _measure(self, rows: Sequence[Mapping[str, Any]]) -> list[Scores]:
+    def _measure(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Scores], list[list[str]]]:
+        """(scores, records of a model's answers) of each row."""
         clips = []
         for row in rows:
             try:
@@ -69,13 +72,15 @@ class ScoreClips:
                 error.add_note(f"clip {row['clip_id']}: its frames could not be read back")
                 raise
         found: list[Scores] = [{} for _ in rows]
+        records: list[list[str]] = [[] for _ in rows]
         for entry, filter_ in zip(self.entries, self.filters, strict=True):
             ids = [str(row["clip_id"]) for row in rows]
-            for scores, raw in zip(found, _scores_of(filter_, clips, ids), strict=True):
+            for scores, said, (raw, answers) in zip(found, records, _asked_of(filter_, clips, ids), strict=True):
+                said += answers
                 for name, column in zip(entry.scores, entry.columns(), strict=True):
                     value = raw.get(name)
                     scores[column] = float(value) if value is not None and math.isfinite(value) else None
-        return found
+        return found, records
 
 
 def _blobs(column: pa.ChunkedArray) -> Iterator[memoryview | None]:
@@ -90,6 +95,18 @@ def _blobs(column: pa.ChunkedArray) -> Iterator[memoryview | None]:
 def is_open(row: Mapping[str, Any]) -> bool:
     """Whether a row still has to be judged: a clip, without a fault or reason, with its frames."""
     return bool(row["kind"] == "clip" and row["status"] == "ok" and not row["reject"] and row["frames"] is not None)
+
+
+def _asked_of(filter_: Filter, clips: Sequence[Frames], ids: Sequence[str]) -> list[tuple[dict[str, float], list[str]]]:
+    """Each clip's raw scores and the records of a model's answers; none of these where the filter asks no model."""
+    score_asked = getattr(filter_, "score_asked", None)
+    if score_asked is None or not clips:
+        return [(scores, []) for scores in _scores_of(filter_, clips, ids)]
+    try:
+        return list(score_asked(clips, ids))
+    except Exception as error:
+        error.add_note(f"filter {type(filter_).__name__}, clips {', '.join(ids)}")
+        raise
 
 
 def _scores_of(filter_: Filter, clips: Sequence[Frames], ids: Sequence[str]) -> list[dict[str, float]]:

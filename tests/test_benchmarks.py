@@ -193,7 +193,7 @@ def test_every_rule_is_either_meant_or_dialled(module: Callable[[str], ModuleTyp
 
     folds = module("quality_folds")
     dialled = [name for dial in folds.DIALS for name in dial.rules]
-    rules = [f"{entry.name}.{rule.key}" for entry in load("local").entries() for rule in entry.rules]
+    rules = [f"{entry.name}.{rule.key}" for stage in folds.STAGES for entry in load("local").entries(stage) for rule in entry.rules]
     assert sorted([*dialled, *folds.MEANT]) == sorted(rules)
     assert {kind for dial in folds.DIALS for kind in dial.made} <= set(module("made_vices").KINDS)
 

@@ -25,7 +25,7 @@ from pipelines.outcome import outcome
 from pipelines.run import RESOLVED, ended
 
 STAGES = ["rules", "detectors", "caption", "cut"]
-OFF = ("camera", "quality", "scene_text")
+OFF = ("camera", "quality", "scene_text", "content")
 SETTINGS = [*(f"filters.{name}.enabled=false" for name in OFF), "filters.motion.low=0.022", "filters.motion.high=1.2", "pack.val_share=0.0"]
 
 

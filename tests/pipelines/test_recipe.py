@@ -35,7 +35,7 @@ def test_pack_settings_do_not_enter_the_plan_but_the_pack_plan() -> None:
 def test_entries_of_one_stage() -> None:
     loaded = recipe.load("local")
     assert {entry.stage for entry in loaded.entries("rules")} == {"rules"}
-    assert len(loaded.entries("rules")) + len(loaded.entries("detectors")) == len(loaded.entries())
+    assert sum(len(loaded.entries(stage)) for stage in ("rules", "detectors", "content")) == len(loaded.entries())
 
 
 def test_resources_do_not_enter_the_plan() -> None:

@@ -90,12 +90,12 @@ def made(tmp_path: Path) -> Path:
         "video_height": 64,
         "video_start_frame": 0,
     }
-    words = {"events": events, "caption": "a grey " + EVIL, "caption_backend": "measured", "stages": ["rules", "detectors", "caption", "cut"]}
+    words = {"events": events, "caption": "a grey " + EVIL, "caption_backend": "measured", "stages": ["rules", "detectors", "content", "caption", "cut"]}
     rows = [
         clip("0", str(source), **passing, **cut, **words),
         clip("1", str(source), **passing | {"motion_flow": 0.004}, reject=["static"]),
         clip("2", str(source), start_s=0.0, end_s=1.5, stages=[], reject=["too_short"]),
-        clip("3", "/gone.mp4", **passing, status="failed", error_code="encode_error", error_detail=EVIL, stages=["rules", "detectors", "caption"]),
+        clip("3", "/gone.mp4", **passing, status="failed", error_code="encode_error", error_detail=EVIL, stages=["rules", "detectors", "content", "caption"]),
         {"kind": "video", "video_id": "f" * 16, "video_uri": str(source), "stats": '{"clips": 4}'},
         {
             "kind": "video",
