@@ -38,10 +38,14 @@ class Load:
 
 @dataclass
 class Took:
-    """One arm's run: seconds on the clock and of this process' (or the actor's) processor, tokens written, and seconds of parts by name."""
+    """One arm's run: seconds on the clock and of this process' (or the actor's) processor, tokens written, and seconds of parts by name.
+
+    `busy` is the share of the clock's seconds in which there was work to do; less than 1 where an actor waits for rows.
+    """
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
+    busy: float = 1.0
     tokens: int = 0
     answers: int = 0
     parts: dict[str, float] = field(default_factory=dict)
@@ -49,6 +53,10 @@ class Took:
     def per_s(self) -> float:
         """Tokens a second on the clock."""
         return self.tokens / self.wall_s
+
+    def per_cpu_s(self) -> float:
+        """Tokens a second of the processor's, times `busy`: what it would be on the clock if nothing else ran on the machine."""
+        return self.tokens / self.cpu_s * self.busy
 
 
 def clips(load: Load, seed: int) -> list[tuple[str, Frames]]:
@@ -142,7 +150,8 @@ class Actor:
 
     def __init__(self, config: VlmConfig, overrides: dict[str, Any], load: Load) -> None:
         self._engine = Engine(config, lambda c: Runner(c, **overrides))
-        ours(self._engine, Load(2, load.pictures, load.height, load.width), -1)
+        ours(self._engine, Load(2, load.pictures, load.height, load.width), 0)
+        self._ideal = bare(self._engine, load, 99)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """One row a batch: when it began and ended, processor seconds, tokens, answers."""
@@ -151,11 +160,12 @@ class Actor:
             found = [(row["clip_id"], Frames.from_bytes(row["frames"])) for row in table.to_pylist()]
             answers = self._engine.answer(questions(found))
         tokens = sum(answer.output_tokens for answer in answers)
-        return pa.table({"began": [began], "ended": [time.time()], "cpu_s": [took.cpu_s], "tokens": [tokens], "answers": [len(answers)]})
+        ideal = {"ideal_wall_s": [self._ideal.wall_s], "ideal_cpu_s": [self._ideal.cpu_s], "ideal_tokens": [self._ideal.tokens]}
+        return pa.table({"began": [began], "ended": [time.time()], "cpu_s": [took.cpu_s], "tokens": [tokens], "answers": [len(answers)], **ideal})
 
 
-def actor(config: VlmConfig, overrides: dict[str, Any], load: Load, seed: int, batch: int, gpus: float) -> Took:
-    """The actor's throughput from its first batch to its last, waits for rows included."""
+def actor(config: VlmConfig, overrides: dict[str, Any], load: Load, seed: int, batch: int, gpus: float) -> tuple[Took, Took]:
+    """(the ideal in that actor, the actor's throughput from its first batch to its last, waits for rows included)."""
     import ray
 
     data = ray.data.from_arrow([rows(load, seed).slice(i, batch) for i in range(0, load.clips, batch)])
@@ -163,7 +173,10 @@ def actor(config: VlmConfig, overrides: dict[str, Any], load: Load, seed: int, b
     arguments = {"batch_format": "pyarrow", "batch_size": batch, "num_cpus": 1, "num_gpus": gpus or None, "compute": strategy}
     done = data.map_batches(Actor, fn_constructor_args=(config, overrides, load), **arguments).to_pandas()
     wall = float(done["ended"].max() - done["began"].min())
-    return Took(wall, float(done["cpu_s"].sum()), int(done["tokens"].sum()), int(done["answers"].sum()))
+    busy = float((done["ended"] - done["began"]).sum()) / wall
+    first = done.iloc[0]
+    ideal = Took(float(first["ideal_wall_s"]), float(first["ideal_cpu_s"]), tokens=int(first["ideal_tokens"]), answers=load.clips * len(PROMPTS))
+    return ideal, Took(wall, float(done["cpu_s"].sum()), busy, int(done["tokens"].sum()), int(done["answers"].sum()))
 
 
 def processor(config: VlmConfig, overrides: dict[str, Any], load: Load, seed: int, batch: int, gpus: float, template: str) -> Took:
@@ -191,7 +204,7 @@ def processor(config: VlmConfig, overrides: dict[str, Any], load: Load, seed: in
     made = build_processor(settings, preprocess=lambda row: row, postprocess=_stamped)
     done = made(data).to_pandas()
     began = (done["ended"] - done["llm_s"]).min()
-    return Took(float(done["ended"].max() - began), 0.0, int(done["tokens"].sum()), len(done))
+    return Took(float(done["ended"].max() - began), tokens=int(done["tokens"].sum()), answers=len(done))
 
 
 def _prompts(template: str) -> Any:

@@ -19,7 +19,7 @@ def test_the_last_line_holds_every_figure() -> None:
     done = run("--clips", "2", "--rounds", "1", "--no-ray")
     assert done.returncode == 0, done.stderr[-3000:]
     last = json.loads(done.stdout.splitlines()[-1])
-    assert set(last) == {"engine_of_ideal_cpu", "engine_of_ideal", "actor_of_ideal", "processor_of_ideal", "prefix_shared", "gpu_tokens_per_s"}
+    assert set(last) == {"engine_of_ideal", "actor_of_ideal", "actor_of_ideal_clock", "processor_of_ideal_clock", "prefix_shared", "gpu_tokens_per_s"}
     assert all(set(figure) == {"value", "target", "met"} for figure in last.values())
     assert last["prefix_shared"]["value"] > 0.3
     assert last["actor_of_ideal"] == {"value": None, "target": 0.9, "met": None}
