@@ -81,7 +81,7 @@ def read_head(name: str, width: int) -> list[tuple["torch.Tensor", "torch.Tensor
     import torch
 
     if (seed := seed_of(name)) is not None:
-        made = torch.Generator().manualseed_of(seed)
+        made = torch.Generator().manual_seed(seed)
         return [(torch.randn(1, width, generator=made), torch.full((1,), 5.0))]
     path = Path(name)
     if not path.is_file():
