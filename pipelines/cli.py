@@ -64,6 +64,14 @@ def demo(context: typer.Context) -> None:
     raise typer.Exit(command.main(context.args))
 
 
+@app.command("train-judge", context_settings=PASSED_ON, short_help="Fine-tune the content filter's model on labels.")
+def train_judge(context: typer.Context) -> None:
+    """Fine-tune the model that the content filter asks, on labelled clips; write adapter, calibration and figures."""
+    from pipelines import train_judge as command
+
+    raise typer.Exit(command.main(context.args))
+
+
 @app.command(short_help="How far a run is, or how it ended.")
 def status(out: Out, as_json: AsJson = False) -> None:
     """How far a run is, while it works and after it died: counts a stage, reasons, last commit."""

@@ -20,14 +20,14 @@ from pipelines.judge_model import JudgeModel, LoraConfig
 from pipelines.train_judge import Job, TrainJudge, train
 from tests.learned.made_clips import write_labels
 
-CLIPS = 96
+CLIPS = 160
 
 
 @pytest.fixture(scope="module")
 def job(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
     labels = write_labels(tmp_path_factory.mktemp("clips"), CLIPS)
     loaded = recipe.load("local", [f"vlm.model={tiny}", "vlm.dtype=float32", "vlm.max_pictures=4", "vlm.max_model_len=1024"])
-    settings = TrainJudge(epochs=5, batch=8, rate=0.005, test_share=0.3, lora=LoraConfig(rank=8, alpha=16.0, dropout=0.0))
+    settings = TrainJudge(epochs=6, batch=8, rate=0.005, test_share=0.3, lora=LoraConfig(rank=8, alpha=16.0, dropout=0.0))
     return Job(settings, loaded.vlm, loaded, labels.parent, tuple(read_labels(labels, PROPERTIES)))
 
 
@@ -41,7 +41,7 @@ def test_it_learns_screens(trained: tuple[Path, dict[str, Any]]) -> None:
     out, found = trained
     assert found["loss"][-1] < 0.6 * found["loss"][0]
     row = found["properties"]["screen_recording"]
-    assert row["accuracy"] >= 0.8
+    assert row["accuracy"] >= 0.85
     assert row["recall_95"][0] <= row["recall"] <= row["recall_95"][1]
     assert json.loads((out / "evaluation.json").read_text())["properties"] == found["properties"]
     assert not found["skipped"]
