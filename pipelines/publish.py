@@ -27,7 +27,8 @@ def publish(held: Run, recipe: Recipe, counts: dict[str, Any]) -> Exit:
     _captions_alike(ledger, found)
     reasons = dict(zip(found.clip_ids, found.reasons, strict=True))
     reasons |= {clip: [f"not_completed:{stage}" for stage in lacks] for clip, lacks in found.pending().items()}
-    summary = summary_of(ledger, found)
+    backends = {e.name: said for e in recipe.entries() if (said := getattr(e.settings, "backend", None))} | {"caption": recipe.caption.backend}
+    summary = {**summary_of(ledger, found), "backends": backends}
     pack(ledger, found.kept(), recipe.pack_plan(held.plan_digest), {c: r for c, r in reasons.items() if r}, summary, held.lock.fence, found.duplicates)
     counts |= summary
     if held.out.local:

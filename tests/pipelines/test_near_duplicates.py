@@ -10,7 +10,7 @@ import pytest
 from pipelines import curate, rejudge
 from tests.pipelines.conftest import acting, write
 
-SETS = ["--set", "dedup.enabled=true", "--set", "filters.scene_text.enabled=false", "--set", "pack.val_share=0.5"]
+SETS = ["--set", "dedup.enabled=true", "--set", "filters.scene_text.enabled=false", "--set", "filters.content.enabled=false", "--set", "pack.val_share=0.5"]
 
 
 def clips(out: Path) -> dict[str, list[dict[str, object]]]:
