@@ -84,7 +84,7 @@ def test_the_table_shows_what_is_undefined_as_such() -> None:
 @pytest.mark.parametrize(
     ("lines", "options", "message"),
     [
-        (["{}"], [], "vlm.model is empty"),
+        (["{}"], ["--set", 'vlm.model=""'], "vlm.model is empty"),
         (["{}"], ["--set", "vlm.model=m"], "line 1: clip"),
         (None, ["--set", "vlm.model=m"], "cannot be read"),
         (["{}"], ["--set", "vlm.model=m", "--train", "epoch=3"], "epoch"),
