@@ -1,6 +1,7 @@
 # PAN Curate: every target sets up what it needs in .venv; a second run of the set-up is instant.
 #   make demo    real videos to shards, manifest and report.html in ./demo
-#   make test    the whole test suite; what needs vLLM, PaddleOCR or open_clip runs in an environment of its own, .venv-full
+#   make test    the test suite, but for what needs vLLM, PaddleOCR or open_clip
+#   make test-learned    those tests, on small random models, in an environment of its own, .venv-full
 #   make check   ruff, mypy --strict and the tests: what a change must pass
 #   make bench   the benchmarks, one after the other
 # PIP_FLAGS goes to every pip call, e.g. make test PIP_FLAGS="--index-url <an index with CPU builds of torch>".
@@ -21,11 +22,11 @@ LEARNED_FLAGS ?=
 export PYTHONUNBUFFERED := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install install-core install-full demo test check bench clean help
+.PHONY: install install-core install-full demo test test-learned check bench clean help
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '2,6p' Makefile | sed 's/^# *//'
+	@sed -n '2,7p' Makefile | sed 's/^# *//'
 
 install: $(VENV)/.dev.stamp
 
@@ -75,6 +76,9 @@ demo: $(VENV)/.core.stamp
 
 test: $(VENV)/.dev.stamp
 	$(BIN)/python -m pytest --ignore=tests/learned $(TEST_FLAGS)
+
+test-learned: $(FULL)/.full.stamp
+	$(FULL)/bin/python -m pytest tests/learned $(TEST_FLAGS)
 
 check: $(VENV)/.dev.stamp
 	$(BIN)/ruff check .
