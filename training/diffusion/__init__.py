@@ -1,0 +1,1 @@
+"""Causal Swin-DPM: noise schedules, windows, samplers."""

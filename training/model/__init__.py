@@ -1,0 +1,1 @@
+"""PAN's networks: a model knows nothing of clusters."""
