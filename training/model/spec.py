@@ -1,0 +1,297 @@
+"""What a model is, as data: widths, depths and window of PAN's parts, and the table of the models that there are.
+
+Nothing of a run stands here (no learning rate, no precision, no paths), and nothing imports torch, so that a plan can be made without it.
+Source for every published number: Wan2.1's `wan/configs`, Qwen2.5-VL-7B-Instruct's config.json, umT5-xxl's config.json, PAN (arXiv 2511.09057v3) section 3.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal
+
+from training.model.plain import built, must
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderSpec:
+    """g, the video decoder: Wan2.1's diffusion transformer, with a second cross-attention stream for the latent state.
+
+    Raises:
+        ValueError: `dim` is no multiple of `heads`, or a head's width is odd or under 6 (the rotation has three axes).
+    """
+
+    dim: int
+    ffn: int
+    heads: int
+    layers: int
+    in_channels: int = 16
+    out_channels: int = 16
+    patch: tuple[int, int, int] = (1, 2, 2)
+    """(latent frames, rows, columns) a token covers; the first must be 1, since a timestep belongs to a latent frame."""
+    text_dim: int = 4096
+    text_tokens: int = 512
+    """Text is zero-padded to so many tokens, and the zeros are attended, as in Wan's training."""
+    freq_dim: int = 256
+    eps: float = 1e-6
+    rope_theta: float = 10000.0
+    state_dim: int | None = 3584
+    """Width of a state's queries; None for a decoder without a state stream (PAN's first phase, Wan itself)."""
+    queries: int = 256
+
+    def __post_init__(self) -> None:
+        must(self.dim % self.heads == 0, f"decoder: dim {self.dim} is not divisible by heads {self.heads}; make dim a multiple of heads")
+        must(self.head_dim % 2 == 0 and self.head_dim >= 6, f"decoder: a head is {self.head_dim} wide (dim/heads); it must be even and at least 6")
+        must(self.patch[0] == 1, f"decoder: patch {self.patch} joins latent frames; its first number must be 1, since each frame has its own timestep")
+
+    @property
+    def head_dim(self) -> int:
+        """A head's width, 128 in both of Wan's."""
+        return self.dim // self.heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionSpec:
+    """h, Qwen2.5-VL's vision tower; `config.json` of the hub leaves some of these to defaults that transformers has changed, so all are given."""
+
+    depth: int = 32
+    hidden: int = 1280
+    intermediate: int = 3420
+    heads: int = 16
+    patch: int = 14
+    """px."""
+    temporal_patch: int = 2
+    """Frames."""
+    merge: int = 2
+    """Patches a side of what becomes one token."""
+    window: int = 112
+    """px a side of an attention window."""
+    full_attention_layers: tuple[int, ...] = (7, 15, 23, 31)
+    tokens_per_second: int = 2
+    """Temporal positions a second of video, in M-RoPE."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecialIds:
+    """The token ids that the dialogue's template is made of; the defaults are Qwen2.5-VL's."""
+
+    pad: int = 151643
+    start: int = 151644
+    end: int = 151645
+    vision_start: int = 151652
+    vision_end: int = 151653
+    vision: int = 151654
+    image: int = 151655
+    video: int = 151656
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSpec:
+    """f, Qwen2.5-VL's language model with learned query embeddings, and its vision tower h.
+
+    Raises:
+        ValueError: the M-RoPE sections do not fill half a head, or query heads are no multiple of key/value heads.
+    """
+
+    hidden: int = 3584
+    layers: int = 28
+    heads: int = 28
+    kv_heads: int = 4
+    intermediate: int = 18944
+    vocab: int = 152064
+    mrope_section: tuple[int, int, int] = (16, 24, 24)
+    rope_theta: float = 1e6
+    eps: float = 1e-6
+    max_positions: int = 128000
+    vision: VisionSpec = field(default_factory=VisionSpec)
+    ids: SpecialIds = field(default_factory=SpecialIds)
+    queries: int = 256
+    max_rounds: int = 10
+
+    def __post_init__(self) -> None:
+        must(
+            self.hidden % self.heads == 0 and self.heads % self.kv_heads == 0,
+            f"backbone: hidden, heads, kv_heads are {self.hidden}, {self.heads}, {self.kv_heads}: each must divide the one before",
+        )
+        half = self.hidden // self.heads // 2
+        must(sum(self.mrope_section) == half, f"backbone: mrope_section {self.mrope_section} adds up to {sum(self.mrope_section)}, not to half a head, {half}")
+
+
+# Source: Wan-Video/Wan2.1, wan/modules/vae.py: the mean and standard deviation of each latent channel.
+WAN_MEAN = (-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508, 0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921)
+WAN_STD = (2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743, 3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaeSpec:
+    """The video autoencoder: Wan's, or a small causal one of ours.
+
+    Raises:
+        ValueError: `mean` or `std` has not one entry a channel.
+    """
+
+    kind: Literal["wan", "small"] = "wan"
+    channels: int = 16
+    temporal: int = 4
+    """Pixel frames a latent frame, but for the first, which is one."""
+    spatial: int = 8
+    base_dim: int = 96
+    mean: tuple[float, ...] = WAN_MEAN
+    std: tuple[float, ...] = WAN_STD
+
+    def __post_init__(self) -> None:
+        must(
+            len(self.mean) == len(self.std) == self.channels,
+            f"vae: {len(self.mean)} means and {len(self.std)} deviations for {self.channels} channels; give one a channel",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSpec:
+    """The encoder of action texts, umT5-xxl by default."""
+
+    vocab: int = 256384
+    d_model: int = 4096
+    d_kv: int = 64
+    d_ff: int = 10240
+    heads: int = 64
+    layers: int = 24
+    tokens: int = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class QFormerSpec:
+    """Pandora's connector: learned queries that read the backbone's and speak the decoder's text space.
+
+    Source: maitrix-org/Pandora: 77 queries, a `Blip2QFormerModel` of the hub's width.
+    """
+
+    queries: int = 77
+    hidden: int = 768
+    layers: int = 12
+    heads: int = 12
+    intermediate: int = 3072
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkSpec:
+    """The window that is denoised at once: condition frames, then chunks of equal length.
+
+    Source: PAN section 3.3: 1 + 2 x 10 latent frames; Wan's 16 frames a second.
+    """
+
+    chunk_latents: int = 10
+    cond_latents: int = 1
+    window_chunks: int = 2
+    fps: float = 16.0
+    temporal: int = 4
+    """Pixel frames a latent frame; the VAE's."""
+
+    @property
+    def chunk_frames(self) -> int:
+        """Pixel frames a chunk becomes: 40 in PAN."""
+        return self.chunk_latents * self.temporal
+
+    @property
+    def window_latents(self) -> int:
+        """Latent frames of a full window: 21 in PAN."""
+        return self.cond_latents + self.window_chunks * self.chunk_latents
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A whole model.
+
+    Raises:
+        ValueError: two parts that must fit one another do not.
+    """
+
+    name: str
+    decoder: DecoderSpec
+    backbone: BackboneSpec = field(default_factory=BackboneSpec)
+    vae: VaeSpec = field(default_factory=VaeSpec)
+    text: TextSpec = field(default_factory=TextSpec)
+    chunks: ChunkSpec = field(default_factory=ChunkSpec)
+    connector: Literal["linear", "qformer"] = "linear"
+    """linear: the decoder's own `state_proj` (PAN). qformer: the states become text-like tokens, and the decoder has no state stream (Pandora's recipe)."""
+    qformer: QFormerSpec | None = None
+    history: Literal["swin", "last_frames"] = "swin"
+    objective: Literal["flow", "alignment"] = "flow"
+    """What the model's first phase learns: PAN's flow matching, or Pandora's alignment of the connector's output with the text encoder's."""
+    height: int = 480
+    """px of the frames that the model is meant for."""
+    width: int = 832
+
+    def __post_init__(self) -> None:
+        decoder, linear = self.decoder, self.connector == "linear"
+        for what, one, other in (
+            ("decoder.in_channels and vae.channels", decoder.in_channels, self.vae.channels),
+            ("decoder.text_dim and text.d_model", decoder.text_dim, self.text.d_model),
+            ("decoder.text_tokens and text.tokens", decoder.text_tokens, self.text.tokens),
+            ("decoder.queries and backbone.queries", decoder.queries, self.backbone.queries),
+            ("chunks.temporal and vae.temporal", self.chunks.temporal, self.vae.temporal),
+            ("decoder.state_dim and backbone.hidden", decoder.state_dim, self.backbone.hidden if linear and decoder.state_dim is not None else None),
+        ):
+            must(one == other, f"model {self.name}: {what} are {one} and {other}; they must be equal (a connector 'qformer' wants state_dim null)")
+        must(
+            linear == (self.qformer is None),
+            f"model {self.name}: connector {self.connector!r} and qformer {self.qformer}: give `qformer` with, and only with, connector 'qformer'",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for model.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "ModelSpec":
+        """The inverse of `to_dict`, also after a way through JSON.
+
+        Raises:
+            ValueError: a key is unknown or missing, or a value is of another kind.
+        """
+        return built(cls, data, "model")
+
+
+# A whole model in miniature: every part is there, each path is taken, and a forward takes milliseconds on one core.
+_DEBUG = ModelSpec(
+    name="debug",
+    decoder=DecoderSpec(dim=64, ffn=160, heads=4, layers=2, text_dim=48, text_tokens=16, freq_dim=32, state_dim=64, queries=8),
+    backbone=BackboneSpec(
+        hidden=64,
+        layers=3,
+        heads=4,
+        kv_heads=2,
+        intermediate=128,
+        vocab=272,
+        mrope_section=(2, 3, 3),
+        max_positions=4096,
+        vision=VisionSpec(depth=3, hidden=32, intermediate=64, heads=2, full_attention_layers=(1,)),
+        ids=SpecialIds(pad=256, start=257, end=258, vision_start=259, vision_end=260, vision=261, image=262, video=263),  # after the 256 bytes
+        queries=8,
+    ),
+    vae=VaeSpec(kind="small", base_dim=16, mean=(0.0,) * 16, std=(1.0,) * 16),
+    text=TextSpec(vocab=272, d_model=48, d_kv=12, d_ff=96, heads=4, layers=2, tokens=16),
+    chunks=ChunkSpec(chunk_latents=2),
+    height=64,
+    width=64,
+)
+_PAN_14B = ModelSpec(name="pan_14b", decoder=DecoderSpec(dim=5120, ffn=13824, heads=40, layers=40))
+_PAN_1_3B = replace(_PAN_14B, name="pan_1_3b", decoder=DecoderSpec(dim=1536, ffn=8960, heads=12, layers=30))
+
+
+def _pandora(of: ModelSpec, name: str, chunks: ChunkSpec, qformer: QFormerSpec, queries: int) -> ModelSpec:
+    """Pandora's recipe on the decoder of `of`: queries through a Q-Former into the text stream, last frames as history, first aligned, then tuned."""
+    decoder, backbone = replace(of.decoder, state_dim=None, queries=queries), replace(of.backbone, queries=queries)
+    return replace(
+        of, name=name, decoder=decoder, backbone=backbone, chunks=chunks, connector="qformer", qformer=qformer, history="last_frames", objective="alignment"
+    )
+
+
+_PANDORA = _pandora(_PAN_1_3B, "pandora_recipe", ChunkSpec(chunk_latents=4, window_chunks=1, fps=8.0), QFormerSpec(), 64)
+_SMALL = QFormerSpec(queries=6, hidden=32, layers=2, heads=2, intermediate=64)
+_PANDORA_DEBUG = _pandora(_DEBUG, "pandora_debug", ChunkSpec(chunk_latents=2, window_chunks=1, fps=8.0), _SMALL, 8)
+
+SPECS: Mapping[str, ModelSpec] = MappingProxyType({spec.name: spec for spec in (_DEBUG, _PAN_1_3B, _PAN_14B, _PANDORA, _PANDORA_DEBUG)})
+"""The models by name.
+
+Source of Pandora's numbers: arXiv 2406.09455 and maitrix-org/Pandora: 64 queries; 16 frames a round at 8 a second after the last 4, one latent frame.
+"""
