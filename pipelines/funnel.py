@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curation.clips import RECAPTION
 
@@ -83,3 +84,19 @@ def count(tables: Iterable[pa.Table]) -> Funnel:
     for table in tables:
         funnel.add(table)
     return funnel
+
+
+#: Of an answer's record, whose keys are sorted; a quotation mark within a text is escaped, so that no text can look like a key.
+RECORD = r'"prompt_version": "(?P<prompt>[^"\\]*)".*?"reason": (?:null|"(?P<reason>[^"\\]*)")'
+
+
+def answer_counts(clips: pa.Table) -> dict[str, dict[str, int]]:
+    """How the questions to a vision-language model ended: prompt version -> "answered", or why there is no answer (`vlm_refused`, ...) -> count.
+
+    Counted from the records in the rows' `answers` (`curation.vlm.Answer.record`); {} where no model was asked.
+    """
+    found: dict[str, Counter[str]] = {}
+    for chunk in pc.extract_regex(pc.list_flatten(clips["answers"]), RECORD).chunks:
+        for prompt, reason in zip(*(chunk.field(name).to_pylist() for name in ("prompt", "reason")), strict=True):
+            found.setdefault(prompt, Counter())[reason or "answered"] += 1
+    return {prompt: dict(sorted(counts.items())) for prompt, counts in sorted(found.items())}

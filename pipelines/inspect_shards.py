@@ -14,6 +14,7 @@ from curation.clips import one_line
 from curation.segments import PLACE
 from curation.shards import MANIFEST, load_manifest, read_table
 from pipelines import expressions, terminal
+from pipelines.funnel import answer_counts
 from pipelines.outcome import Outcome, funnel_of, outcome, reason_counts
 from pipelines.report import histograms
 
@@ -62,6 +63,7 @@ def overview(found: Outcome) -> dict[str, Any]:
         "hours": {"found": _hours(clips), "kept": _hours(chosen)},
         "funnel": [asdict(step) for step in funnel_of(found)],
         "reasons": dict(reason_counts(found)),
+        "answers": answer_counts(found.clips),
         "scores": [asdict(one) for one in histograms(found)],
         "kept_resolution": _counted([f"{w}x{h}" for w, h in zip(chosen["width"].to_pylist(), chosen["height"].to_pylist(), strict=True)]),
         "kept_fps": _binned(chosen["fps"].to_pylist(), FRAME_RATES),
@@ -82,10 +84,12 @@ def overview_text(found: Outcome) -> str:
     }
     steps = [(s["stage"], s["given"], s["kept"], s["rejected"], s["failed"]) for s in o["funnel"]]
     shards = [(name, s["shards"], s["samples"], s["bytes"]) for name, s in o["splits"].items()]
+    asked = [(prompt, answer, n) for prompt, counts in o["answers"].items() for answer, n in counts.items()]
     parts = [
         terminal.facts(head),
         terminal.table("funnel", ("stage", "in", "kept", "rejected", "failed"), steps),
         terminal.table("reasons", ("reason", "clips"), o["reasons"].items()),
+        terminal.table("questions to the model", ("prompt", "answer", "questions"), asked),
         terminal.table("failed videos", ("error", "videos"), o["video_errors"].items()),
         terminal.table("kept clips by size", ("width x height", "clips"), o["kept_resolution"].items()),
         terminal.table("kept clips by source frames per second", ("fps", "clips"), o["kept_fps"].items()),

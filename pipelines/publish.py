@@ -13,6 +13,7 @@ from curation.ledger import FrozenLedger
 from curation.pack import pack
 from curation.storage import Storage
 from pipelines.exits import Exit
+from pipelines.funnel import answer_counts
 from pipelines.judge import Verdicts, funnel, judge_ledger
 from pipelines.recipe import Recipe, load, loads
 from pipelines.run import RESOLVED, Run
@@ -71,6 +72,7 @@ def summary_of(ledger: FrozenLedger, found: Verdicts) -> dict[str, Any]:
         "decode": decode_of(ledger.videos()),
         "reasons": dict(sorted(Counter(r for rs in found.reasons for r in rs).items())),
         "caption_flags": caption_flags(ledger, set(found.kept())),
+        "answers": answer_counts(ledger.clips()),
         "stages": [{"stage": s.stage, "in": s.given, "kept": s.kept, "rejected": s.rejected, "failed": s.failed} for s in way.active()],
     }
 

@@ -16,7 +16,7 @@ from curation.plan import read_plan
 from curation.shards import MANIFEST, load_manifest
 from curation.storage import Storage
 from pipelines import terminal
-from pipelines.funnel import StageCount, count
+from pipelines.funnel import StageCount, answer_counts, count
 from pipelines.run import EXIT
 
 
@@ -43,6 +43,7 @@ def status(out: str, now: float | None = None) -> dict[str, Any]:
         "clips": funnel.clips,
         "clip_failures": _failures(ledger.clips()),
         "stages": [_stage(stage) for stage in funnel.active()],
+        "answers": answer_counts(ledger.clips()),
         "segments": len(ledger.segments),
         "damaged_segments": list(ledger.damaged),
         "last_commit_age_s": round(now - max(commits), 1) if commits else None,
@@ -116,10 +117,12 @@ def text(told: dict[str, Any]) -> str:
         head["published"] = f"{published['clips']} clips, {published['hours']} h, {published['shards']} shards (pack {published['pack']})"
     stages = [(s["stage"], s["in"], s["kept"], s["rejected"], s["failed"]) for s in told["stages"]]
     reasons = [(s["stage"], reason, n) for s in told["stages"] for reason, n in s["reasons"].items()]
+    asked = [(prompt, answer, n) for prompt, counts in told["answers"].items() for answer, n in counts.items()]
     parts = [
         terminal.facts(head),
         terminal.table("stages", ("stage", "in", "kept", "rejected", "failed"), stages),
         terminal.table("why clips were rejected or failed", ("stage", "reason", "clips"), reasons),
+        terminal.table("questions to the model", ("prompt", "answer", "questions"), asked),
         terminal.table("failed videos", ("error", "videos"), told["failed"].items()),
         terminal.table("damaged ledger segments (run the same command again)", ("segment",), [(name,) for name in told["damaged_segments"]]),
     ]
