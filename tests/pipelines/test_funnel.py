@@ -49,4 +49,4 @@ def test_answers_are_counted_by_prompt_and_reason() -> None:
         ]
     )
     assert answer_counts(table) == {"captions/1": {"answered": 1}, "content/1": {"answered": 2, "vlm_refused": 1}}
-    assert answer_counts(table.slice(2, 1)) == {}
+    assert answer_counts(table.slice(1, 1)) == {}
