@@ -51,6 +51,6 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         each = [kinds[0]] * len(value) if kinds[-1] is Ellipsis else list(kinds)
         must(len(each) == len(value), f"{where}: expected {len(each)} values, got {len(value)}")
         return tuple(_value(kind, item, where) for kind, item in zip(each, value, strict=True))
-    fits = (isinstance(value, hint) or (hint is float and isinstance(value, int))) and not isinstance(value, bool)
+    fits = isinstance(value, bool) == (hint is bool) and (isinstance(value, hint) or (hint is float and isinstance(value, int)))
     must(fits, f"{where}: expected {hint.__name__}, got {value!r}")
     return hint(value)

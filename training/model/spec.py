@@ -68,6 +68,18 @@ class VisionSpec:
     full_attention_layers: tuple[int, ...] = (7, 15, 23, 31)
     tokens_per_second: int = 2
     """Temporal positions a second of video, in M-RoPE."""
+    sample_fps: float = 2.0
+    """Frames a second that are looked at."""
+    min_frames: int = 4
+    max_frames: int = 768
+    rounding: Literal["ceil", "floor"] = "ceil"
+    """To a multiple of `temporal_patch`: a chunk of 40 frames at 16 a second is 6 frames by "ceil" (PAN's 1530 tokens a state), 4 by "floor" (transformers)."""
+    places: Literal["ends", "even"] = "ends"
+    """ends: the first and the last frame and what lies evenly between, so that the newest is seen (Qwen's own); even: each share's first (transformers)."""
+    image_pixels: tuple[int, int] = (56 * 56, 28 * 28 * 16384)
+    """Fewest and most px of a picture after it has been resized. Source: preprocessor_config.json of Qwen2.5-VL-7B-Instruct."""
+    video_pixels: tuple[int, int] = (128 * 28 * 28, 768 * 28 * 28)
+    """The same for each frame of a video. Source: Qwen's vision_process.py."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +117,15 @@ class BackboneSpec:
     vision: VisionSpec = field(default_factory=VisionSpec)
     ids: SpecialIds = field(default_factory=SpecialIds)
     queries: int = 256
+    query_std: float = 0.02
+    """Standard deviation of a new query's entries; not published."""
     max_rounds: int = 10
+    feedback: Literal["queries", "hidden"] = "queries"
+    """What later rounds find at an earlier round's queries: the queries themselves, or the state that was predicted there."""
+    system: str = "You are a helpful assistant."
+    """Qwen's own system prompt."""
+    lm_head: bool = False
+    """Keep the layer from hidden states to words; only a model that learns to caption needs it (0.545 B parameters in the 7B model)."""
 
     def __post_init__(self) -> None:
         must(
@@ -264,9 +284,10 @@ _DEBUG = ModelSpec(
         vocab=272,
         mrope_section=(2, 3, 3),
         max_positions=4096,
-        vision=VisionSpec(depth=3, hidden=32, intermediate=64, heads=2, full_attention_layers=(1,)),
+        vision=VisionSpec(depth=3, hidden=32, intermediate=64, heads=2, full_attention_layers=(1,), video_pixels=(56 * 56, 768 * 28 * 28)),
         ids=SpecialIds(pad=256, start=257, end=258, vision_start=259, vision_end=260, vision=261, image=262, video=263),  # after the 256 bytes
         queries=8,
+        lm_head=True,
     ),
     vae=VaeSpec(kind="small", base_dim=16, mean=(0.0,) * 16, std=(1.0,) * 16),
     text=TextSpec(vocab=272, d_model=48, d_kv=12, d_ff=96, heads=4, layers=2, tokens=16),
