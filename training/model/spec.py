@@ -235,6 +235,8 @@ class ModelSpec:
     """linear: the decoder's own `state_proj` (PAN). qformer: the states become text-like tokens, and the decoder has no state stream (Pandora's recipe)."""
     qformer: QFormerSpec | None = None
     history: Literal["swin", "last_frames"] = "swin"
+    shift: float = 5.0
+    """Of the noise schedule that the weights were trained with, and must be sampled with."""
     objective: Literal["flow", "alignment"] = "flow"
     """What the model's first phase learns: PAN's flow matching, or Pandora's alignment of the connector's output with the text encoder's."""
     height: int = 480
@@ -252,6 +254,7 @@ class ModelSpec:
             ("decoder.state_dim and backbone.hidden", decoder.state_dim, self.backbone.hidden if linear and decoder.state_dim is not None else None),
         ):
             must(one == other, f"model {self.name}: {what} are {one} and {other}; they must be equal (a connector 'qformer' wants state_dim null)")
+        must(self.shift > 0, f"model {self.name}: shift {self.shift}; it must be above 0")
         must(
             linear == (self.qformer is None),
             f"model {self.name}: connector {self.connector!r} and qformer {self.qformer}: give `qformer` with, and only with, connector 'qformer'",
