@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from training.model.spec import TextSpec
 
@@ -136,10 +137,7 @@ def padded(states: Sequence[Tensor], tokens: int) -> Tensor:
     longest = max(len(states_LD) for states_LD in states)
     if longest > tokens:
         raise ValueError(f"padding a text of {longest} tokens to {tokens}: it was encoded for another model; cut it before it is encoded")
-    batch_BLD = states[0].new_zeros(len(states), tokens, states[0].shape[-1])
-    for row_LD, states_LD in zip(batch_BLD, states, strict=True):
-        row_LD[: len(states_LD)] = states_LD
-    return batch_BLD
+    return torch.stack([functional.pad(states_LD, (0, 0, 0, tokens - len(states_LD))) for states_LD in states])
 
 
 def cleaned(text: str) -> str:

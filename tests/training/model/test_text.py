@@ -59,6 +59,12 @@ def test_texts_are_cleaned() -> None:
     assert cleaned("  a &amp;amp; b\n\t c ") == "a & b c"
 
 
+def test_padding_lets_gradients_through() -> None:
+    states = [torch.ones(2, 3, requires_grad=True), torch.ones(1, 3, requires_grad=True)]
+    padded(states, 4).sum().backward()
+    assert [float(each.grad.sum()) for each in states if each.grad is not None] == [6, 3]
+
+
 def test_padding_refuses_a_text_that_is_too_long() -> None:
     with pytest.raises(ValueError, match="padding a text of 5 tokens to 4"):
         padded([torch.zeros(2, 3), torch.zeros(5, 3)], 4)
