@@ -7,24 +7,17 @@ import html
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from training.model.spec import TextSpec
+from training.model.tokens import Tokenizer
 
 PAD, END = 0, 1
 """Source: umt5-xxl's config.json: pad_token_id, eos_token_id."""
-
-
-class Tokenizer(Protocol):
-    """A text to token ids, without the end-of-text token."""
-
-    def encode(self, text: str) -> list[int]:
-        """The ids of `text`."""
-        ...
 
 
 class ByteTokenizer:
@@ -32,7 +25,7 @@ class ByteTokenizer:
 
     vocab = 3 + 256
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, /) -> list[int]:
         """See `Tokenizer.encode`."""
         return [3 + byte for byte in text.encode()]
 
@@ -45,8 +38,9 @@ class FileTokenizer:
 
         self.path = path
         self._tokenizer = FromFile.from_file(str(path))
+        self._tokenizer.encode_special_tokens = True  # "</s>" in a text is text
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, /) -> list[int]:
         """See `Tokenizer.encode`."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
@@ -60,7 +54,7 @@ class PieceTokenizer:
         self.path = path
         self._tokenizer = SentencePieceProcessor(model_file=str(path))
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, /) -> list[int]:
         """See `Tokenizer.encode`."""
         return list(self._tokenizer.encode(text))
 

@@ -79,9 +79,12 @@ def test_no_text_is_refused_and_the_empty_text_is_one(encoder: TextEncoder) -> N
 def test_a_tokenizer_file_is_read_and_its_end_token_is_ours(tmp_path: Path) -> None:
     words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "turn": 3, "left": 4}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.add_special_tokens(["</s>"])
     words.save(str(tmp_path / "tokenizer.json"))
     encoder = TextEncoder(SPEC, open_tokenizer(tmp_path))
     assert encoder.ids("turn right") == [3, 2, 1]
+    assert Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("turn </s> left").ids == [3, 1, 4]
+    assert encoder.ids("turn </s> left").count(END) == 1  # no action can end its text
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
@@ -91,7 +94,7 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
 
 def test_a_tokenizer_of_another_model_is_refused() -> None:
     class Wide:
-        def encode(self, text: str) -> list[int]:
+        def encode(self, text: str, /) -> list[int]:
             return [5, 999]
 
     with pytest.raises(ValueError, match="token id 999 of 'turn' is beyond the vocabulary of 272"):
