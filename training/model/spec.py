@@ -190,6 +190,10 @@ class QFormerSpec:
     layers: int = 12
     heads: int = 12
     intermediate: int = 3072
+    dropout: float = 0.0
+    """Pandora's is the library's 0.1."""
+    query_std: float = 0.02
+    """Standard deviation of a new query's entries. Pandora's queries begin at 0, where the layer norm behind them magnifies the gradient a million times."""
 
 
 @dataclass(frozen=True, kw_only=True)
