@@ -64,7 +64,8 @@ def see(frames_THWC: Frames_THWC, fps: float, spec: VisionSpec) -> Sight:
     Raises:
         ValueError: no uint8 RGB frames, no frames at all, a clock that does not run, or a picture too long for its width.
 
-    Source: Qwen's vision_process.py and transformers' Qwen2VLImageProcessor and Qwen2VLVideoProcessor, whose results this gives.
+    Source: Qwen's vision_process.py and transformers' Qwen2VLImageProcessorPil, whose results this gives to the bit, for each frame of a video too.
+    (Processors that resize with torchvision round otherwise, by 2 of 256 steps at most; Pillow gives the same on every machine.)
     """
     shape = np.shape(frames_THWC)
     must(
