@@ -96,7 +96,8 @@ class Backbone(nn.Module):
         self._tokenizer = tokenizer
         self.model = Qwen2_5_VLModel(qwen_config(spec, attention))
         self.lm_head = nn.Linear(spec.hidden, spec.vocab, bias=False) if spec.lm_head else None
-        self.query_embed = nn.Parameter(torch.randn(spec.queries, spec.hidden) * spec.query_std)
+        self.query_embed = nn.Parameter(torch.empty(spec.queries, spec.hidden))
+        self.reset_queries()
         self._tables = {name: table.detach().clone() for name, table in self.model.named_buffers()}
         self._checkpointed = False
         self.train_only_queries(not train_all)
@@ -111,6 +112,11 @@ class Backbone(nn.Module):
         if self._tokenizer is None:
             self._tokenizer = default_tokenizer(self.spec.ids)
         return self._tokenizer
+
+    def reset_queries(self, generator: Any = None) -> None:
+        """New queries, N(0, `spec.query_std`): what an official Qwen2.5-VL folder does not hold."""
+        with torch.no_grad():
+            self.query_embed.normal_(0.0, self.spec.query_std, generator=generator)
 
     def train_only_queries(self, only: bool = True) -> None:
         """Freezes all but the queries, or nothing."""

@@ -40,7 +40,8 @@ class QFormer(nn.Module):
         self.text_out = nn.Linear(spec.hidden, text_dim)
 
     def forward(self, states_BQS: Any) -> Any:
-        """tokens_BND, N = `spec.queries`; each state on its own."""
-        queries_BNK = self.query_tokens.expand(len(states_BQS), -1, -1)
-        seen_BNK = self.qformer(query_embeds=queries_BNK, encoder_hidden_states=self.state_in(states_BQS)).last_hidden_state
-        return self.text_out(seen_BNK)
+        """tokens_BND, N = `spec.queries`; each state on its own. B may be several dimensions, or none."""
+        states_XQS = states_BQS.reshape(-1, *states_BQS.shape[-2:])
+        queries_XNK = self.query_tokens.expand(len(states_XQS), -1, -1)
+        seen_XNK = self.qformer(query_embeds=queries_XNK, encoder_hidden_states=self.state_in(states_XQS)).last_hidden_state
+        return self.text_out(seen_XNK).reshape(*states_BQS.shape[:-2], *self.query_tokens.shape[:1], -1)

@@ -29,6 +29,10 @@ def test_tokens_are_of_the_texts_kind_each_state_on_its_own() -> None:
         assert tokens.shape == (3, QFORMER.queries, SPEC.text.d_model)
         for one in range(3):
             torch.testing.assert_close(made(states[one : one + 1])[0], tokens[one], atol=1e-6, rtol=0)
+        for one in (made(states[None]), made(states[:, None])):  # rounds of a dialogue, chunks of a window
+            torch.testing.assert_close(one.reshape(tokens.shape), tokens, atol=1e-6, rtol=0)
+        assert made(states[0]).shape == tokens[0].shape
+        assert made(states[None]).shape == (1, *tokens.shape)
         assert (made(states[[1, 0, 2]])[0] - tokens[0]).abs().max() > 1e-3
 
 
