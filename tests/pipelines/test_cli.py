@@ -16,6 +16,7 @@ COMMANDS = (
     "rejudge",
     "recaption",
     "demo",
+    "simulate",
     "recipe",
     "recipe show",
     "recipe check",

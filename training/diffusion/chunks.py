@@ -6,7 +6,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -16,12 +16,19 @@ from training.diffusion.schedule import NoiseSchedule
 from training.diffusion.swin import Levels, WindowPlan, levels, noised
 from training.model.spec import ChunkSpec
 
+Outputs = Literal["chunks", "last_chunk"]
+
 
 class Velocity(Protocol):
     """The decoder, as sampling sees it."""
 
-    def __call__(self, latents_BCFHW: Tensor, levels: Levels, text_BGND: Tensor, state_BGQS: Tensor | None) -> Tensor:
-        """eps - x for every latent frame, of the latents' shape and dtype."""
+    def __call__(self, latents_BCFHW: Tensor, levels: Levels, text_BGND: Tensor, state_BGQS: Tensor | None, outputs: Outputs) -> Tensor:
+        """eps - x, in the latents' dtype: of all chunks' frames, or of the last chunk's.
+
+        Args:
+            latents_BCFHW: a noised window; its levels say what sees what.
+            text_BGND, state_BGQS: one a context of `levels.layout`.
+        """
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,10 @@ class Context:
     null_text_ND: Tensor
     state_QS: Tensor | None = None
     null_state_QS: Tensor | None = None
+
+    def unconditional(self) -> "Context":
+        """What guidance leads away from, as a context."""
+        return Context(self.null_text_ND, self.null_text_ND, self.null_state_QS, self.null_state_QS)
 
 
 @dataclass(frozen=True)
@@ -182,29 +193,35 @@ class ChunkSampler:
         condition = chunks[last - 1].condition_BCFHW
         assert condition is not None
         shown = [self._before(chunk, step) for chunk, step in zip(window, steps, strict=True)]
-        velocity = self._guided(torch.cat([condition, *shown], 2), steps, [chunk.context for chunk in window if chunk.context is not None])
-        pieces = velocity[:, :, self.spec.cond_latents :].split(self.chunk_latents, 2)
-        return list(pieces[-len(active) :])
+        contexts = [chunk.context for chunk in window if chunk.context is not None]
+        velocity = self._guided(torch.cat([condition, *shown], 2), steps, contexts, len(active))
+        return list(velocity.split(self.chunk_latents, 2)[-len(active) :])
 
     def _before(self, chunk: Chunk, step: int) -> Tensor:
         """A chunk's latents before `step`."""
         return chunk.latents_BCFHW if step == chunk.progress.step else chunk.seen[step - self.stride]
 
-    def _guided(self, window_BCFHW: Tensor, steps: Sequence[int], contexts: Sequence[Context]) -> Tensor:
-        """The velocity of a window, whose chunks stand at `steps`."""
+    def _guided(self, window_BCFHW: Tensor, steps: Sequence[int], contexts: Sequence[Context], active: int) -> Tensor:
+        """The velocity of the window's last chunks, `active` of them at least; its chunks stand at `steps`."""
         sigma_BG = self.solver.sigmas[list(steps)].to(window_BCFHW.device)[None]
         if self.plan.joint:
             sigma_BG, contexts = sigma_BG.expand(-1, self.plan.chunks), [*contexts] * self.plan.chunks
-        text, states = torch.stack([c.text_ND for c in contexts])[None], [c.state_QS for c in contexts if c.state_QS is not None]
-        state = torch.stack(states)[None] if states else None
+        if self.plan.cond_context == "null":  # the condition's own context stands last
+            contexts = [*contexts, contexts[0].unconditional()]
+        outputs: Outputs = "last_chunk" if active == 1 and not self.plan.joint else "chunks"
         if self.guidance == 1.0:
-            return self.velocity(window_BCFHW, levels(self.plan, self.schedule, self.spec, sigma_BG), text, state)
-        text = torch.cat([text, torch.stack([c.null_text_ND for c in contexts])[None]])
-        nulls = [c.null_state_QS for c in contexts if c.null_state_QS is not None]
-        state = torch.cat([state, torch.stack(nulls)[None]]) if state is not None else None
+            return self.velocity(window_BCFHW, levels(self.plan, self.schedule, self.spec, sigma_BG), *_stacked([contexts]), outputs)
         both = levels(self.plan, self.schedule, self.spec, sigma_BG.expand(2, -1))
-        conditional, unconditional = self.velocity(window_BCFHW.expand(2, -1, -1, -1, -1), both, text, state).chunk(2)
+        branches = _stacked([contexts, [context.unconditional() for context in contexts]])
+        conditional, unconditional = self.velocity(window_BCFHW.expand(2, -1, -1, -1, -1), both, *branches, outputs).chunk(2)
         return guided(conditional, unconditional, self.guidance)
+
+
+def _stacked(branches: Sequence[Sequence[Context]]) -> tuple[Tensor, Tensor | None]:
+    """text_BGND and state_BGQS of the contexts of each branch."""
+    text_BGND = torch.stack([torch.stack([context.text_ND for context in branch]) for branch in branches])
+    states = [[context.state_QS for context in branch if context.state_QS is not None] for branch in branches]
+    return text_BGND, torch.stack([torch.stack(branch) for branch in states]) if states[0] else None
 
 
 def phases(plan: WindowPlan) -> int:

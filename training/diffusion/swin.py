@@ -88,7 +88,8 @@ class WindowPlan:
     def layout(self, spec: ChunkSpec, chunks: int | None = None) -> Layout:
         """What sees what in a window of `chunks` chunks, a full one by default."""
         lengths = (spec.chunk_latents,) * (self.chunks if chunks is None else chunks)
-        return Layout(cond=spec.cond_latents, chunks=lengths, cond_in_first_chunk=self.cond_in_first_chunk, causal=self.causal)
+        context: Literal["first", "own"] = "own" if self.cond_context == "null" else "first"
+        return Layout(spec.cond_latents, lengths, cond_in_first_chunk=self.cond_in_first_chunk, causal=self.causal, cond_context=context)
 
 
 PLANS: Mapping[str, WindowPlan] = MappingProxyType(

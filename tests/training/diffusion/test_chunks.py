@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.diffusion.chunks import Chunk, ChunkSampler, Context, Past, phases
+from training.diffusion.chunks import Chunk, ChunkSampler, Context, Outputs, Past, phases
 from training.diffusion.sampler import Progress, Solver, SolverName
 from training.diffusion.schedule import NoiseSchedule
 from training.diffusion.swin import PLANS, Levels, WindowPlan
@@ -23,18 +23,18 @@ class Toy:
         self.asked: list[Levels] = []
         self.windows: list[Tensor] = []
 
-    def __call__(self, latents_BCFHW: Tensor, levels: Levels, text_BGND: Tensor, state_BGQS: Tensor | None) -> Tensor:
+    def __call__(self, latents_BCFHW: Tensor, levels: Levels, text_BGND: Tensor, state_BGQS: Tensor | None, outputs: Outputs) -> Tensor:
         self.asked.append(levels)
         self.windows.append(latents_BCFHW)
         context = text_BGND.mean((2, 3)) + (0 if state_BGQS is None else state_BGQS.mean((2, 3)))
-        out, stop = [torch.zeros_like(latents_BCFHW[:, :, : SPEC.cond_latents])], SPEC.cond_latents
+        out, stop = list[Tensor](), SPEC.cond_latents
         for k, length in enumerate(levels.layout.chunks):
             start, stop = stop, stop + length
             seen = latents_BCFHW[:, :, : stop if levels.layout.causal else None].mean(2, keepdim=True)
             own = latents_BCFHW[:, :, start:stop]
             level = levels.sigma_BF[:, None, start:stop, None, None]
             out.append(torch.tanh(own + 0.5 * seen + level) + context[:, k, None, None, None, None])
-        return torch.cat(out, 2)
+        return out[-1] if outputs == "last_chunk" else torch.cat(out, 2)
 
 
 def context(number: int, states: bool = False) -> Context:
