@@ -56,15 +56,14 @@ def test_both_back_ends_find_the_same_lines(settings: SceneTextSettings) -> None
     for ours, theirs, shown in zip(RapidOcr().detect_many(pictures), PaddleOcr(settings).detect_many(pictures), pictures, strict=True):
         a, b = covered(ours, shown.shape[:2]), covered(theirs, shown.shape[:2])
         assert len(ours) == len(theirs)
-        # RapidOCR dilates the heat map by a pixel more before it draws its boxes: the outlines differ by a pixel or two.
-        assert (a & b).sum() >= 0.8 * (a | b).sum()
+        assert (a & b).sum() >= 0.99 * (a | b).sum()
 
 
 def test_a_clips_scores_agree(settings: SceneTextSettings) -> None:
     rgb = np.stack([picture(seed, "What is this sport?") for seed in range(6)])
     clip = Frames(rgb, rgb[..., 1].copy(), np.arange(6) / 4, np.zeros(6, np.float32), 4.0, {name: np.zeros(1, np.float32) for name in SIGNALS})
     ours, theirs = SceneText().score(clip), SceneText(settings).score(clip)
-    assert theirs == pytest.approx(ours, rel=0.25, abs=0.005)
+    assert theirs == pytest.approx(ours, rel=0.01, abs=1e-4)
     assert theirs["persistent_area"] > 0.02
 
 
