@@ -120,7 +120,7 @@ def _dilate(net: Any) -> None:
     """
     drawn_by = getattr(getattr(net, "paddlex_predictor", None), "post_op", None)
     if not hasattr(drawn_by, "use_dilation"):
-        raise ValueError("filters.scene_text: this PaddleOCR has no DBPostProcess that could be told to dilate; install paddleocr 3.7 (`pip install -e .[ocr]`)")
+        raise ValueError("filters.scene_text: this PaddleOCR has no DBPostProcess to be told to dilate; install paddleocr 3.7 (`pip install -e .[ocr]`)")
     drawn_by.use_dilation = True
 
 

@@ -1,4 +1,4 @@
-"""The whole pan recipe on real videos: every learned stage on random weights, through an engine in process, through vLLM's server, and through one that knows what to say."""
+"""The whole pan recipe on real videos, learned stages on random weights: an engine in process, vLLM's server, and one that knows what to say."""
 
 import json
 import os
