@@ -70,12 +70,13 @@ def read_header(file: Path) -> dict[str, Any]:
     return header
 
 
-def save(
-    tensors: Mapping[str, Any], folder: Path, *, stem: str = "model", shard_bytes: int = SHARD_BYTES, metadata: Mapping[str, str] | None = None
-) -> list[Path]:
+def save(tensors: Mapping[str, Any], folder: Path, *, stem: str = "model", dtype: Any = None, shard_bytes: int = SHARD_BYTES) -> list[Path]:
     """Writes torch tensors into an existing folder: one file, or several with an index, as the hub's folders have them.
 
-    A tensor that appears under two names is written once, under the first. Each shard is brought to the CPU on its own.
+    A tensor that appears under two names is written once, under the first. Each shard is converted and brought to the CPU on its own.
+
+    Args:
+        dtype: torch's, of floating-point tensors; None: as they are.
 
     Returns:
         The files written, the index last.
@@ -85,8 +86,8 @@ def save(
     shards = _sharded(tensors, shard_bytes)
     names = [f"{stem}{SUFFIX}"] if len(shards) == 1 else [f"{stem}-{i:05}-of-{len(shards):05}{SUFFIX}" for i in range(1, len(shards) + 1)]
     for name, shard in zip(names, shards, strict=True):
-        ready = {key: _alone(tensor) for key, tensor in shard.items()}
-        save_file(ready, str(folder / name), metadata={"format": "pt", **(metadata or {})})
+        ready = {key: _alone(tensor, dtype) for key, tensor in shard.items()}
+        save_file(ready, str(folder / name), metadata={"format": "pt"})
     written = [folder / name for name in names]
     if len(shards) > 1:
         total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
@@ -118,9 +119,9 @@ def _ranges(numbers: list[int]) -> str:
     return text if len(numbers) == 1 else f"{{{text}}}"
 
 
-def _alone(tensor: Any) -> Any:
+def _alone(tensor: Any, dtype: Any) -> Any:
     """`tensor` on the CPU, contiguous, and in memory of its own: safetensors writes no views of one another."""
-    ready = tensor.detach().cpu().contiguous()
+    ready = tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
     return ready if ready.untyped_storage().nbytes() == ready.nbytes else ready.clone()
 
 

@@ -36,7 +36,7 @@ class FileTokenizer:
     def __init__(self, path: Path) -> None:
         from tokenizers import Tokenizer as FromFile
 
-        self.path = path
+        self.file = path
         self._tokenizer = FromFile.from_file(str(path))
         self._tokenizer.encode_special_tokens = True  # "</s>" in a text is text
 
@@ -51,7 +51,7 @@ class PieceTokenizer:
     def __init__(self, path: Path) -> None:
         from sentencepiece import SentencePieceProcessor
 
-        self.path = path
+        self.file = path
         self._tokenizer = SentencePieceProcessor(model_file=str(path))
 
     def encode(self, text: str, /) -> list[int]:

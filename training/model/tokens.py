@@ -55,6 +55,7 @@ class FileTokenizer:
 
         file = path / "tokenizer.json" if path.is_dir() else path
         must(file.is_file(), f"tokenizer: {file} is not there; give the folder of a Qwen2.5-VL, with its tokenizer.json")
+        self.file = file
         self._read = Read.from_file(str(file))
         self._read.encode_special_tokens = True
         wrong = {NAMES[f.name]: (self._read.token_to_id(NAMES[f.name]), getattr(ids, f.name)) for f in fields(ids)}

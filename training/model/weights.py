@@ -62,11 +62,11 @@ def load(
         dtype: of floating-point tensors, a torch.dtype or a function from the module's name to one; None: as stored. On the CPU, a tensor that keeps its
             dtype stays mapped to its file, and is read when it is first used.
         keymap: None where the files use the module's names.
-        absent: the module's names that the files may lack; they get memory, but no values.
+        absent: the module's names that the files may lack: what has values keeps them, what has no memory gets some, without values.
         unused: names in the files that this module does without.
 
     Returns:
-        The names that the files lacked, as `absent` allowed: to be filled by the caller.
+        The names that the files lacked, as `absent` allowed, and that were without memory: to be filled by the caller.
 
     Raises:
         ValueError: a tensor is missing, surplus, twice there, or of another shape: all of them are named, and nothing has been changed.
@@ -86,7 +86,7 @@ def load(
     given = {name: keys[0] for name, keys in found.items()}
     for name, tensor in _read(given, entries, device):
         _put(module, places[name], _cast(tensor, name, dtype))
-    left = [name for name in places if name not in given]
+    left = [name for name in places if name not in given and _at(module, name).is_meta]
     for name in left:
         old = _at(module, name)
         _put(module, places[name], _cast(torch.empty(old.shape, dtype=old.dtype, device=device), name, dtype))

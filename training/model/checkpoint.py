@@ -1,0 +1,151 @@
+"""A model on disk: a folder with model.json, which says what the model is, and each part's safetensors; written whole or not at all.
+
+    model.json     the spec, and of each part where its files are
+    decoder/ vae/ text/ backbone/ connector/    model.safetensors, or shards with an index; tokenizers beside the parts that read
+
+A part that is somebody else's and frozen may stay where it is: model.json then names that folder, and what PAN adds to it (the queries) lies here.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from training.model.card import CARD, FORMAT, Card, Part, parts_of, read_card, read_spec
+from training.model.glp import GLP
+from training.model.parts import begin, build_part, fill, own_names, weights_of
+from training.model.plain import must
+from training.model.spec import ModelSpec
+from training.model.tensor_files import save, stored
+from training.model.weights import empty_weights, load
+
+__all__ = ["init_model", "open_model", "read_spec", "save_model", "start_model"]
+
+TOKENIZERS = ("tokenizer.json", "spiece.model")
+
+
+def init_model(spec: ModelSpec, seed: int = 0) -> GLP:
+    """A model with random weights, the same for the same seed; the process's own random numbers are left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return GLP(spec, **{part: build_part(spec, part) for part in parts_of(spec)})
+
+
+def start_model(spec: ModelSpec, sources: Mapping[str, Path], *, tokenizers: Mapping[str, Path], seed: int = 0, device: Any = "cpu", dtype: Any = None) -> GLP:
+    """A model at the beginning of its training: every part from its makers' files, PAN's own parameters new.
+
+    Args:
+        sources: a folder for each part that the model has, such as {"decoder": Wan2.1-T2V-14B, "vae": ..., "text": ..., "backbone": Qwen2.5-VL-7B}; a
+            decoder of PAN's own first phase is one too. A connector is new where none is given.
+        tokenizers: a folder for each of "text" and "backbone" that does not read bytes.
+        dtype: as `open_model`.
+
+    Raises:
+        ValueError: a part has no source, or its files are not of this model.
+    """
+    lacking = [part for part in parts_of(spec) if part not in sources and part != "connector"]
+    must(not lacking, f"model {spec.name}: no files for {', '.join(lacking)}; give a folder for each")
+    modules = {}
+    for number, part in enumerate(parts_of(spec)):
+        if part not in sources:
+            modules[part] = getattr(init_model(spec, seed), part).to(device)
+            continue
+        with empty_weights():
+            modules[part] = build_part(spec, part, tokenizers.get(part))
+        left = fill(part, modules[part], sources[part], device=device, dtype=None if part == "vae" else dtype, fresh=True)
+        begin(part, modules[part], left, seed + number)
+    return GLP(spec, **modules)
+
+
+def save_model(folder: Path, glp: GLP, *, sources: Mapping[str, Path] | None = None, dtype: Any = None) -> None:
+    """Writes a model; `folder` appears when all is written.
+
+    Args:
+        folder: must not exist, or be empty.
+        sources: parts that are, but for PAN's own parameters, still as in these folders: they are named, not copied.
+        dtype: of floating-point tensors in the files; None: as they are.
+
+    Raises:
+        ValueError: the folder holds something, or a source does not exist.
+    """
+    must(not folder.exists() or (folder.is_dir() and not any(folder.iterdir())), f"{folder}: there is something already; give a new folder")
+    pointers = {part: path.resolve() for part, path in (sources or {}).items()}
+    for part, path in pointers.items():
+        must(part in parts_of(glp.spec), f"model {glp.spec.name} has no part {part!r} to take from {path}")
+        stored(path)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.parent / f".{folder.name}.{os.getpid()}.partial"
+    try:
+        cards = {part: _save_part(partial / part, part, getattr(glp, part), pointers.get(part), dtype) for part in parts_of(glp.spec)}
+        card = Card(format=FORMAT, model=glp.spec, **cards)
+        (partial / CARD).write_text(json.dumps(asdict(card), indent=2) + "\n", "utf-8")
+        _flush(partial)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def open_model(folder: Path, device: Any = "cpu", dtype: Any = None) -> GLP:
+    """Reads a model that `save_model` wrote; no weight is held twice while it is read.
+
+    Args:
+        device: where the weights go as they are read.
+        dtype: of the weights; None: as stored. The autoencoder stays as stored: Wan's is published, and run, in float32.
+
+    Raises:
+        ValueError: model.json is missing, has an unknown key or does not fit the files.
+    """
+    card = read_card(folder)
+    modules: dict[str, nn.Module] = {}
+    for part in parts_of(card.model):
+        told: Part = getattr(card, part)
+        with empty_weights():
+            modules[part] = build_part(card.model, part, folder / part if told.tokenizer else None)
+        kind = None if part == "vae" else dtype
+        if told.source is None:
+            fill(part, modules[part], folder / part, device=device, dtype=kind)
+            continue
+        left = fill(part, modules[part], Path(told.source), device=device, dtype=kind, fresh=True)
+        if left:
+            load(weights_of(modules[part]), folder / part, device=device, dtype=kind, absent=_all_but(left))
+    return GLP(card.model, **modules)
+
+
+def _all_but(names: Collection[str]) -> Callable[[str], bool]:
+    """Every name but these."""
+    return lambda name: name not in names
+
+
+def _save_part(folder: Path, part: str, module: nn.Module, source: Path | None, dtype: Any) -> Part:
+    """A part's files, and what model.json says of them."""
+    folder.mkdir(parents=True)
+    own = own_names(part)
+    tensors = {name: tensor for name, tensor in weights_of(module).state_dict().items() if source is None or own(name)}
+    if tensors:
+        save(tensors, folder, dtype=dtype)
+    tokenizer = _tokenizer_file(module)
+    if tokenizer is not None:
+        shutil.copyfile(tokenizer, folder / next(name for name in TOKENIZERS if tokenizer.suffix == Path(name).suffix))
+    return Part(source=None if source is None else str(source), tokenizer=tokenizer is not None)
+
+
+def _tokenizer_file(module: nn.Module) -> Path | None:
+    """The file of the tokenizer that a part reads with; None for bytes."""
+    file: Path | None = getattr(getattr(module, "_tokenizer", None) or getattr(module, "tokenizer", None), "file", None)
+    return file
+
+
+def _flush(folder: Path) -> None:
+    """Every file and folder below `folder` to the disk, so that what is renamed into place is whole after a power cut too."""
+    for path in (*folder.rglob("*"), folder):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
