@@ -134,7 +134,7 @@ class GLP(nn.Module):
         """What the decoder attends to: text and state as they are (PAN), or the state's tokens in the text's place (Pandora's recipe)."""
         if self.connector is None or state_BGQS is None:
             return text_BGND, state_BGQS
-        tokens_BGND = self.connector(state_BGQS.flatten(0, 1)).unflatten(0, state_BGQS.shape[:2])
+        tokens_BGND = self.connector(state_BGQS)
         spare = text_BGND.shape[2] - tokens_BGND.shape[2]
         must(spare >= 0, f"model {self.spec.name}: {tokens_BGND.shape[2]} tokens of the connector do not fit a text of {text_BGND.shape[2]}")
         return nn.functional.pad(tokens_BGND, (0, 0, 0, spare)), None
@@ -189,7 +189,7 @@ class GLP(nn.Module):
         """
         must(self.connector is not None, f"model {self.spec.name} has nothing to align: only a connector 'qformer' speaks the text's language")
         assert self.connector is not None
-        return objectives.alignment(self.connector(state_BRQS.flatten(0, 1)), text_BRND.flatten(0, 1))
+        return objectives.alignment(self.connector(state_BRQS), text_BRND)
 
     def _dropped(
         self, text_BGND: Tensor, state_BGQS: Tensor | None, null_ND: Tensor | None, share: float, what: Unconditional, generator: torch.Generator
