@@ -30,8 +30,8 @@ def positions(pieces: Sequence[int | Grid], begin: int = 0) -> tuple[Any, int]:
     """Positions int64 [3, L] of pieces that follow one another, and the position at which the next piece begins.
 
     Text counts on in all three numbers. A grid's token stands at its time, row and column behind what came before; whatever follows stands behind the
-    largest position so far. (transformers 5.23 lets it stand behind the grid's rows and columns alone and forgets the time, so that what follows a video
-    which lasts longer than it is wide stands inside the video; vLLM does as we do.)
+    largest position so far. vLLM does the same. transformers does not: up to 5.23 what follows stands behind the grid's rows and columns alone, inside a
+    video which lasts longer than it is wide; and 5.10 and 5.17 cut the seconds of a step to a whole number, mostly 0.
 
     Args:
         pieces: a number of text tokens (query tokens are text), or a grid.

@@ -28,7 +28,8 @@ def scalar(states_BRQS: Any) -> Any:
 
 def test_states_are_qwens_hidden_states_at_the_queries(backbone: Backbone) -> None:
     """Against transformers' own joined model, whose query tokens are ordinary ids with the queries as their embeddings."""
-    said = dialogue(1, 2)
+    first, (seen, _, action) = shown(1, 2)
+    said = told([first, (seen, 8.0, action)])  # one second a patch, where each version's positions are right
     script = turns(said, SPEC, backbone.tokenizer)
     ids = torch.tensor([[number for turn in script for number in turn.ids]])
     table = backbone.model.language_model.embed_tokens
@@ -125,6 +126,22 @@ def test_checkpointed_layers_are_computed_twice(on: bool, times: int) -> None:
     backbone.model.language_model.layers[0].self_attn.register_forward_hook(lambda *_: calls.append(1))
     scalar(backbone([dialogue(1, 1)])).backward()
     assert len(calls) == times
+
+
+def test_a_padded_batch_takes_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a mask, attention falls off the flash kernels (pan.md 6, number 20): dialogues are filled up behind, so that none is needed."""
+    backbone, masks = lively(), []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def noted(*given: Any, **options: Any) -> Any:
+        masks.append((options.get("attn_mask"), options.get("is_causal")))
+        return attend(*given, **options)
+
+    seen = backbone.look([r.sight for r in dialogue(1, 3).rounds + dialogue(2, 1).rounds])
+    scripts = [turns(dialogue(1, 3), SPEC, backbone.tokenizer), turns(dialogue(2, 1), SPEC, backbone.tokenizer)]
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", noted)
+    backbone._heard(scripts, [seen[:3], seen[3:]])
+    assert masks == [(None, True)] * SPEC.layers
 
 
 def test_all_parameters_can_learn() -> None:

@@ -1,6 +1,7 @@
 """M-RoPE positions: against the installed transformers where it is right, against ours for the engine everywhere."""
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,42 +44,62 @@ def theirs(qwen: Any, pieces: list[int | tuple[Grid, str]]) -> Any:
     return qwen.get_rope_index(torch.tensor([ids]), **given)[0][:, 0]
 
 
-def drawn(seed: int) -> list[int | tuple[Grid, str]]:
+def drawn(seed: int, steps: tuple[float, ...]) -> list[int | tuple[Grid, str]]:
     """Rounds: a picture, then videos, each between texts; none lasts longer than it is wide or high, where transformers is right."""
     generator = np.random.default_rng(seed)
     pieces: list[int | tuple[Grid, str]] = []
     for number in range(generator.integers(1, 5)):
         height, width = generator.integers(1, 7, 2).tolist()
-        step = float(generator.choice([0.5, 1.0, 5 / 3, 2.5]))
+        step = float(generator.choice(steps))
         time = int(generator.integers(1, max(2, int(max(height, width) / step)) + 1))
         time = next(t for t in range(time, 0, -1) if int((t - 1) * step) < max(height, width))
         pieces += [int(generator.integers(2, 9)), (Grid(1, height, width), "image") if number == 0 else (Grid(time, height, width, step), "video")]
     return [*pieces, 11]
 
 
+def ours(pieces: list[int | tuple[Grid, str]]) -> Any:
+    return positions([piece if isinstance(piece, int) else piece[0] for piece in pieces])[0]
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_positions_are_those_of_the_installed_transformers(qwen: Any, seed: int) -> None:
-    pieces = drawn(seed)
-    ours, behind = positions([piece if isinstance(piece, int) else piece[0] for piece in pieces])
-    assert torch.equal(ours, theirs(qwen, pieces))
-    assert behind == ours.max() + 1
+    """At whole seconds a patch, where every version is right."""
+    pieces = drawn(seed, (2.0, 4.0))
+    assert torch.equal(ours(pieces), theirs(qwen, pieces))
+
+
+def cut(piece: int | tuple[Grid, str]) -> int | tuple[Grid, str]:
+    """A video whose seconds a patch are cut to a whole number."""
+    if isinstance(piece, int) or piece[1] == "image":
+        return piece
+    rate = SPEC.vision.tokens_per_second
+    return replace(piece[0], step=float(rate * int(piece[0].step / rate))), piece[1]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_fractions_of_a_second_are_those_of_transformers_that_knows_them(qwen: Any, seed: int) -> None:
+    """transformers 5.10 and 5.17 cut the seconds to a whole number, 0 for most videos, and 5.23 does not: nobody can rely on its positions."""
+    pieces = drawn(seed, (0.5, 1.0, 5 / 3, 2.5))
+    found = theirs(qwen, pieces)
+    cuts = torch.equal(theirs(qwen, [3, (Grid(3, 1, 8, 1.0), "video"), 1])[0, [3, -2]], torch.tensor([3, 3]))
+    assert torch.equal(found, ours([cut(piece) for piece in pieces] if cuts else pieces))
 
 
 def test_what_follows_a_long_video_stands_behind_its_end(qwen: Any) -> None:
     long = Grid(9, 2, 2, 2.0)  # 17 positions long, 2 wide
-    ours, _ = positions([3, long, 4])
-    assert ours[:, 3 + long.count :].tolist() == [[3 + 17 + n for n in range(4)]] * 3
+    found_by_us = ours([3, (long, "video"), 4])
+    assert found_by_us[:, 3 + long.count :].tolist() == [[3 + 17 + n for n in range(4)]] * 3
     found = theirs(qwen, [3, (long, "video"), 4])
-    assert torch.equal(ours[:, : 3 + long.count], found[:, : 3 + long.count])
+    assert torch.equal(found_by_us[:, : 3 + long.count], found[:, : 3 + long.count])
     # transformers 5.23 puts the text at 5, in the middle of the video; should a later version mend it, it must be as ours.
-    assert found[0, 3 + long.count] in (5, ours[0, 3 + long.count])
+    assert found[0, 3 + long.count] in (5, found_by_us[0, 3 + long.count])
 
 
 @pytest.mark.parametrize(("grid", "step"), [((3, 17, 30), 5 / 3), ((2, 17, 30), 2.5), ((9, 2, 2), 2.0), ((40, 4, 6), 1.0)])
 def test_a_single_video_is_placed_as_for_the_engine(grid: tuple[int, int, int], step: float) -> None:
-    ours, _ = positions([5, Grid(*grid, step), 7])
+    found, _ = positions([5, Grid(*grid, step), 7])
     tokens = [1] * 5 + [VIDEO] * int(np.prod(grid)) + [1] * 7
-    assert ours.tolist() == engine_positions(tokens, VIDEO, grid, step / 2, 2.0).tolist()
+    assert found.tolist() == engine_positions(tokens, VIDEO, grid, step / 2, 2.0).tolist()
 
 
 def test_a_video_stands_at_its_times_rows_and_columns() -> None:

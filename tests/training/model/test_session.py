@@ -9,6 +9,7 @@ import torch
 from tests.training.model.worlds import SPEC, frames, lively, shown, spec, told
 from training.model.backbone import Backbone
 from training.model.session import BackboneSession
+from training.model.spec import SPECS
 
 TOLERANCE = 1e-5  # pan.md 5.1, on values of order 1
 
@@ -63,6 +64,17 @@ def test_the_oldest_round_falls_out(backbone: Backbone) -> None:
             torch.testing.assert_close(state, backbone([told(kept)])[0, -1], atol=TOLERANCE, rtol=0)
             if number > 3:  # a cache that had kept the oldest round would not have done
                 assert (state - backbone([told(rounds[: number + 1])])[0, -1]).abs().max() > 1e-3
+
+
+def test_pans_limit_is_ten_rounds() -> None:
+    backbone = lively()
+    assert SPECS["pan_14b"].backbone.max_rounds == SPEC.max_rounds == 10
+    rounds = shown(3, 12)
+    session = walked(backbone, rounds[:11])
+    state = session.step(*rounds[11])
+    assert session.rounds == 10
+    with torch.no_grad():
+        torch.testing.assert_close(state, backbone([told(rounds[2:])])[0, 9], atol=TOLERANCE, rtol=0)
 
 
 def test_the_tower_looks_at_each_chunk_once(backbone: Backbone) -> None:
