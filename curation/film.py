@@ -1,14 +1,16 @@
 """Film: an MP4 that is written frame by frame, as pictures are made rather than decoded."""
 
 import os
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import av
 import numpy as np
 import numpy.typing as npt
+from av.bitstream import BitStreamFilterContext
 from av.codec.context import Flags
 from av.video.reformatter import ColorRange, Colorspace
 
@@ -38,6 +40,7 @@ class Film:
         self._file = open(self._part, "wb")  # noqa: SIM115 - closed by __exit__
         self._container = open_output(self._file)
         self._stream: av.VideoStream | None = None
+        self._without_sei: BitStreamFilterContext | None = None
 
     def add(self, frames_THWC: npt.NDArray[np.uint8]) -> None:
         """Appends frames, uint8 RGB [T, H, W, 3].
@@ -55,7 +58,7 @@ class Film:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24")
             frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
             frame.pts, frame.time_base = self.frames, 1 / self._rate
-            self._container.mux(stream.encode(frame))
+            self._mux(stream.encode(frame))
             self.frames += 1
 
     def __enter__(self) -> Self:
@@ -64,7 +67,7 @@ class Film:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             if self._stream is not None and kind is None:
-                self._container.mux(self._stream.encode())
+                self._mux(self._stream.encode())
             if self._stream is not None:
                 self._container.close()
         finally:
@@ -73,6 +76,12 @@ class Film:
                 os.replace(self._part, self.path)
             else:
                 self._part.unlink(missing_ok=True)
+
+    def _mux(self, packets: Sequence[Any]) -> None:
+        """Packets without what x264 tells of itself."""
+        self._without_sei = self._without_sei or BitStreamFilterContext("filter_units=remove_types=6", self._stream)
+        for packet in packets:
+            self._container.mux(self._without_sei.filter(packet))
 
     def _opened(self, width: int, height: int) -> av.VideoStream:
         """The stream, once the size is known."""

@@ -1,6 +1,7 @@
 """Simulate: a world model's film of what comes of an image and a list of actions, or of actions as they are typed."""
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def planned(checkpoint: str, image: str, actions: Sequence[str], out: str, size:
     if not place.parent.is_dir() or place.is_dir():
         raise ValueError(f"--out {out}: {'a folder is there' if place.is_dir() else f'there is no folder {place.parent}'}; make it, or choose another name")
     picture = start_image.opened(image)
-    from training.model.checkpoint import read_spec
+    from training.model.card import read_spec
 
     spec = read_spec(Path(checkpoint))
     checked_steps(spec, sampling)
@@ -103,6 +104,7 @@ def told_shift(spec: "ModelSpec", sampling: "Sampling") -> None:
             "that they never met in training, and the film is likely to be worse; leave --shift out",
             file=sys.stderr,
         )
+        warnings.filterwarnings("ignore", "the model was trained with shift")  # it has been said
 
 
 def simulate(plan: Plan, model: "GLP", told: Callable[[str], None] = print) -> int:
@@ -187,7 +189,7 @@ def loaded(plan: Plan, device: str | None, dtype: str | None) -> "GLP":
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {device}: not here ({str(error).splitlines()[0]})") from error
-    model: GLP = open_model(plan.checkpoint, device, dtype).eval()
+    model: GLP = open_model(plan.checkpoint, device, getattr(torch, dtype)).eval()
     return model
 
 

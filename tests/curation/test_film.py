@@ -41,6 +41,7 @@ def test_the_same_frames_give_the_same_bytes(tmp_path: Path) -> None:
             for piece in pieces:
                 film.add(piece)
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    assert b"x264" not in (tmp_path / "a.mp4").read_bytes()  # no version strings
 
 
 def test_nothing_is_left_of_a_film_that_failed(tmp_path: Path) -> None:
