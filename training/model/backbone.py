@@ -7,7 +7,7 @@ Shapes: B dialogues, R rounds, Q queries a round, S the language model's width, 
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -21,6 +21,9 @@ from training.model.plain import must
 from training.model.spec import BackboneSpec
 from training.model.tokens import Tokenizer, default_tokenizer
 from training.model.vision import Sight
+
+if TYPE_CHECKING:
+    from training.model.session import BackboneSession
 
 
 def qwen_config(spec: BackboneSpec, attention: str = "sdpa") -> Any:
@@ -224,8 +227,8 @@ class Backbone(nn.Module):
         self._listen(embeds_LS[None, done:], where_3L[:, None, done:], cache)
         return torch.stack(states), behind
 
-    def session(self) -> Any:
-        """A dialogue that goes on round by round: `BackboneSession`."""
+    def session(self) -> "BackboneSession":
+        """A dialogue that goes on round by round."""
         from training.model.session import BackboneSession
 
         return BackboneSession(self)
@@ -233,6 +236,8 @@ class Backbone(nn.Module):
     def _opened(self, dialogues: Sequence[Dialogue]) -> tuple[list[list[Turn]], list[list[Any]]]:
         """Each dialogue's turns, and what the tower sees in each of its rounds; all sights in one go."""
         must(len(dialogues) > 0, "backbone: there is no dialogue; give at least one")
+        longest, most = max(len(dialogue.rounds) for dialogue in dialogues), self.spec.max_rounds
+        must(longest <= most, f"backbone: a dialogue of {longest} rounds, the model reads {most}; give the last {most}")
         seen = iter(self.look([r.sight for dialogue in dialogues for r in dialogue.rounds]))
         return [turns(dialogue, self.spec, self.tokenizer) for dialogue in dialogues], [[next(seen) for _ in dialogue.rounds] for dialogue in dialogues]
 

@@ -5,7 +5,7 @@ Shapes: Q queries a round, S the language model's width.
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,15 +55,14 @@ class BackboneSession:
             ValueError: the frames are none, or the action does not fit the model; the session stays as it was.
         """
         backbone, spec = self._backbone, self._backbone.spec
+        sight = see(frames_THWC, fps, spec.vision)
         with torch.no_grad():
-            sight = see(frames_THWC, fps, spec.vision)
-            rounds = [*self._rounds, _Past(backbone.look([sight])[0].contiguous(), sight.grid, sight.seconds, action)]
-            anew = len(rounds) == 1 or len(rounds) > spec.max_rounds
-            rounds = rounds[-spec.max_rounds :]
-            fresh = rounds if anew else rounds[-1:]
-            script = [*([system_turn(spec, backbone.tokenizer)] if anew else []), *map(self._turn, fresh)]
-            cache, begin = (new_cache(), 0) if anew else (_twin(self._cache), self._behind)
-            states_RQS, behind = backbone.answer(script, [past.features for past in fresh], begin, cache)
+            features = backbone.look([sight])[0].contiguous()
+        rounds = [*self._rounds, _Past(features, sight.grid, sight.seconds, action)]
+        anew = len(rounds) == 1 or len(rounds) > spec.max_rounds
+        rounds = rounds[-spec.max_rounds :]
+        cache, begin = (new_cache(), 0) if anew else (_twin(self._cache), self._behind)
+        states_RQS, behind = self._read(rounds if anew else rounds[-1:], cache, begin)
         self._rounds, self._cache, self._behind = rounds, cache, behind
         return states_RQS[-1]
 
@@ -73,15 +72,20 @@ class BackboneSession:
         twin._rounds, twin._cache, twin._behind = list(self._rounds), _twin(self._cache), self._behind
         return twin
 
-    def state_dict(self) -> dict[str, Any]:
-        """The whole session as flat tensors, fit for one safetensors file; `load` goes on from it to the bit."""
+    def state_dict(self, cache: bool = True) -> dict[str, Any]:
+        """The whole session as flat tensors, fit for one safetensors file.
+
+        Args:
+            cache: with keys and values, from which `load` goes on to the bit (1 GB for ten rounds of the 7B model in bfloat16); without, it reads the rounds
+                anew, and later states are the same but for rounding.
+        """
         state = {"behind": torch.tensor(self._behind)}
         for number, past in enumerate(self._rounds):
             state[f"rounds.{number}.features"] = past.features
             state[f"rounds.{number}.grid"] = torch.tensor(past.grid)
             state[f"rounds.{number}.seconds"] = torch.tensor(math.nan if past.seconds is None else past.seconds, dtype=torch.float64)
             state[f"rounds.{number}.action"] = torch.tensor(list(past.action.encode("utf-8")), dtype=torch.uint8)
-        for number, layer in enumerate(self._cache.layers):
+        for number, layer in enumerate(self._cache.layers if cache else ()):
             state[f"cache.{number}.keys"], state[f"cache.{number}.values"] = layer.keys.contiguous(), layer.values.contiguous()
         return state
 
@@ -93,7 +97,7 @@ class BackboneSession:
         """
         spec, like = self._backbone.spec, self._backbone.model.language_model.embed_tokens.weight
         count = sum(name.endswith(".features") for name in state)
-        layers = spec.layers if count else 0
+        layers = spec.layers if any(name.startswith("cache.") for name in state) else 0
         names = {"behind"} | {f"rounds.{r}.{part}" for r in range(count) for part in ("features", "grid", "seconds", "action")}
         names |= {f"cache.{layer}.{part}" for layer in range(layers) for part in ("keys", "values")}
         must(names == set(state), f"session: the saved state is not of this model; {sorted(names ^ set(state))[:4]} are missing or too many")
@@ -106,14 +110,28 @@ class BackboneSession:
             clock = float(seconds)
             words = bytes(action.tolist()).decode("utf-8")
             rounds.append(_Past(features.to(like), tuple(grid.tolist()), None if math.isnan(clock) else clock, words))
+        length = sum(len(turn.ids) for turn in self._script(rounds, opening=True))
+        shape = (1, spec.kv_heads, length, spec.hidden // spec.heads)
         for number in range(layers):
-            cache.update(state[f"cache.{number}.keys"].to(like), state[f"cache.{number}.values"].to(like), number)
+            pair = [state[f"cache.{number}.{part}"].to(like) for part in ("keys", "values")]
+            found = {tuple(tensor.shape) for tensor in pair}
+            must(found == {shape}, f"session: layer {number} of the saved cache is of shape {sorted(found)}, not {shape}; it is another model's or tokenizer's")
+            cache.update(*pair, number)
+        if rounds and not layers:
+            self._read(rounds, cache, 0)
         self._rounds, self._cache, self._behind = rounds, cache, int(state["behind"])
 
-    def _turn(self, past: _Past) -> Turn:
-        spec = self._backbone.spec
-        grid = tokens(past.grid, past.seconds, spec.vision)
-        return round_turn(past.action, grid, past.seconds is None, spec, self._backbone.tokenizer)
+    def _read(self, rounds: Sequence[_Past], cache: Any, begin: int) -> tuple[Any, int]:
+        """The states of rounds that follow what is in `cache`, and the position behind them; with the system's words if nothing is."""
+        with torch.no_grad():
+            return self._backbone.answer(self._script(rounds, opening=begin == 0), [past.features for past in rounds], begin, cache)
+
+    def _script(self, rounds: Sequence[_Past], opening: bool) -> list[Turn]:
+        """The turns of `rounds`, the system's in front if they open the dialogue."""
+        spec, tokenizer = self._backbone.spec, self._backbone.tokenizer
+        grids = [tokens(past.grid, past.seconds, spec.vision) for past in rounds]
+        script = [round_turn(past.action, grid, past.seconds is None, spec, tokenizer) for past, grid in zip(rounds, grids, strict=True)]
+        return [system_turn(spec, tokenizer), *script] if opening else script
 
 
 def _twin(cache: Any) -> Any:

@@ -144,6 +144,12 @@ def test_a_padded_batch_takes_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> 
     assert masks == [(None, True)] * SPEC.layers
 
 
+def test_the_tower_keeps_no_activations_unless_it_learns(backbone: Backbone) -> None:
+    sights = [dialogue(1, 1).rounds[0].sight]
+    assert not backbone.look(sights)[0].requires_grad
+    assert lively(train_all=True).look(sights)[0].requires_grad
+
+
 def test_all_parameters_can_learn() -> None:
     backbone = lively(train_all=True)
     scalar(backbone([dialogue(1, 2)])).backward()
@@ -248,6 +254,7 @@ def test_qwens_7b_has_its_parameters() -> None:
     ("changes", "dialogues", "said"),
     [
         ({}, [], "no dialogue"),
+        ({"max_rounds": 2}, [dialogue(1, 1), dialogue(1, 3)], "a dialogue of 3 rounds, the model reads 2"),
         ({"max_positions": 60}, [dialogue(1, 2)], "the model reads 60"),
         ({"vocab": 258}, [dialogue(1, 1)], "vocabulary has 258"),
     ],

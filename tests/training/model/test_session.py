@@ -55,7 +55,7 @@ def test_hidden_feedback_is_differentiable() -> None:
 
 def test_the_oldest_round_falls_out(backbone: Backbone) -> None:
     rounds = shown(1, 7)
-    session = backbone.session()
+    session, longer = backbone.session(), lively(spec(max_rounds=7))
     for number, one in enumerate(rounds):
         state = session.step(*one)
         kept = rounds[max(0, number - 3) : number + 1]
@@ -63,7 +63,7 @@ def test_the_oldest_round_falls_out(backbone: Backbone) -> None:
         with torch.no_grad():
             torch.testing.assert_close(state, backbone([told(kept)])[0, -1], atol=TOLERANCE, rtol=0)
             if number > 3:  # a cache that had kept the oldest round would not have done
-                assert (state - backbone([told(rounds[: number + 1])])[0, -1]).abs().max() > 1e-3
+                assert (state - longer([told(rounds[: number + 1])])[0, -1]).abs().max() > 1e-3
 
 
 def test_pans_limit_is_ten_rounds() -> None:
@@ -126,6 +126,17 @@ def test_saved_and_loaded_it_goes_on_to_the_bit(backbone: Backbone, tmp_path: Pa
         assert torch.equal(loaded.step(*given), session.step(*given))
 
 
+@pytest.mark.parametrize("rounds", [0, 1, 3, 6])
+def test_saved_without_its_cache_it_reads_the_rounds_anew(backbone: Backbone, rounds: int) -> None:
+    session, loaded = walked(backbone, shown(1, rounds)), backbone.session()
+    state = session.state_dict(cache=False)
+    assert not any(name.startswith("cache") for name in state)
+    loaded.load(state)
+    for seed in range(3):
+        given = (frames(seed, 1 if rounds + seed == 0 else 8), 16.0, "on")
+        torch.testing.assert_close(loaded.step(*given), session.step(*given), atol=TOLERANCE, rtol=0)
+
+
 def test_another_models_session_is_refused(backbone: Backbone) -> None:
     state = walked(backbone, shown(1, 2)).state_dict()
     session = walked(backbone, shown(5, 1))
@@ -135,6 +146,10 @@ def test_another_models_session_is_refused(backbone: Backbone) -> None:
         session.load(state | {"surplus": torch.zeros(1)})
     with pytest.raises(ValueError, match="63 wide, the model 64"):
         session.load(state | {"rounds.0.features": state["rounds.0.features"][:, :63]})
+    with pytest.raises(ValueError, match=r"layer 1 of the saved cache.*tokenizer's"):
+        session.load(state | {"cache.1.values": state["cache.1.values"][:, :, :-1]})
+    with pytest.raises(ValueError, match="layer 0 of the saved cache"):
+        session.load(state | {"rounds.1.action": torch.zeros(0, dtype=torch.uint8)})
     assert session.rounds == 1
 
 
