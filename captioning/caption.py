@@ -1,6 +1,6 @@
 """CaptionClips: the stage that fills a kept clip's events and caption and lets its frames go."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -8,7 +8,8 @@ from pydantic import Field
 
 from captioning.checks import Evidence
 from captioning.dense import Blur, Clip, Dense, Told, settings_of
-from captioning.events import check
+from captioning.events import Event, check
+from captioning.given import GIVEN_VERSION, fitted, given_events, joined, own_share
 from captioning.measured import describe
 from captioning.prompts import MEASURED_VERSION
 from curation.binding import seal
@@ -25,15 +26,17 @@ COLUMNS = ("events", "caption", "caption_backend", "prompt_version", "structure"
 class CaptionConfig(Config):
     """How clips are captioned."""
 
-    backend: Literal["measured", "vlm"] = Field(
+    backend: Literal["measured", "vlm", "given"] = Field(
         "measured",
-        description="what writes the text: 'measured' needs no model and no network, and says what was measured; 'vlm' asks the model of [vlm]",
+        description="what writes the text: 'measured' needs no model and no network, and says what was measured; 'vlm' asks the model of [vlm]; "
+        "'given' takes the timed actions of an input list's column events, as robots and games log them",
     )
 
     def settings(self, vlm: VlmConfig | None = None) -> str:
         """Sixteen hex digits of what decides the words: captions with other digits are others'."""
-        chosen = {"backend": "measured", "version": MEASURED_VERSION} if self.backend == "measured" else settings_of(vlm or VlmConfig())
-        return digest(chosen)[:16]
+        if self.backend == "vlm":
+            return digest(settings_of(vlm or VlmConfig()))[:16]
+        return digest({"backend": self.backend, "version": GIVEN_VERSION if self.backend == "given" else MEASURED_VERSION})[:16]
 
 
 class CaptionClips:
@@ -90,7 +93,7 @@ class CaptionClips:
             try:
                 clips[i] = _clip(row)
                 if self.dense is None:
-                    told[i].columns = _measured(clips[i])
+                    told[i].columns = _given(clips[i], rows[i]) if self.config.backend == "given" else _measured(clips[i])
             except ClipError as fault:
                 told[i].fault = fault
                 clips.pop(i, None)
@@ -121,14 +124,35 @@ def _measured(clip: Clip) -> dict[str, Any]:
     Raises:
         ClipError: "caption_invalid" where a chunk has nothing to measure.
     """
-    evidence, times = clip.evidence, clip.frames.time_s - clip.frames.time_s[0]
+    evidence = clip.evidence
     caption = describe(clip.frames, len(evidence.spans), evidence.end_s, evidence.scores)
-    check(caption.events, evidence.end_s)
+    return _columns(clip, caption.events, caption.text, "measured", MEASURED_VERSION)
+
+
+def _given(clip: Clip, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a caption that the source brought along, and the row's provenance with the clip's own events alone.
+
+    Raises:
+        ClipError: "caption_not_given" where it tells nothing of a chunk; "caption_invalid" or "caption_unsafe" where it cannot be used.
+    """
+    events = fitted(given_events(row["provenance"]), row["start_s"], row["chunks"], clip.evidence.end_s)
+    columns = _columns(clip, events, joined(event.text for event in events), "given", GIVEN_VERSION)
+    return {**columns, "provenance": own_share(row["provenance"], row["start_s"], row["end_s"])}
+
+
+def _columns(clip: Clip, events: Sequence[Event], text: str, backend: str, version: str) -> dict[str, Any]:
+    """A caption's columns where no model has written it, tied to the pictures that it stands beside.
+
+    Raises:
+        ClipError: "caption_invalid" where the events break the rules.
+    """
+    check(events, clip.evidence.end_s)
+    times = clip.frames.time_s - clip.frames.time_s[0]
     return {
-        "events": [event.as_dict() for event in caption.events],
-        "caption": caption.text,
-        "caption_backend": "measured",
-        "prompt_version": MEASURED_VERSION,
+        "events": [event.as_dict() for event in events],
+        "caption": text,
+        "caption_backend": backend,
+        "prompt_version": version,
         "frames_sha256": frames_sha256(clip.frames.rgb, times.tolist()),
     }
 

@@ -50,6 +50,7 @@ REASONS = {
     "caption_static": "a text that tells of nothing that happens",
     "caption_contradicted": "the camera, or whether anything moves, was measured otherwise",
     "caption_text": "the caption is about lettering, although that was blurred",
+    "caption_not_given": "the source's list tells nothing of one of the clip's chunks",
     "caption_unbound": "the answer is not about this clip's pictures",
 }
 

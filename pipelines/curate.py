@@ -34,7 +34,9 @@ def curate(
     from pipelines.progress import Progress, shown
 
     command = ["pan", "curate", *inputs, "--out", out]
-    videos = video_table(find(inputs, recipe.sources), recipe.sources)
+    sources = find(inputs, recipe.sources)
+    recipe.check_sources(sources)
+    videos = video_table(sources, recipe.sources)
     check_output(out, inputs)
     with run.begin(out, recipe, run.plan_of(recipe, list(inputs)), command) as held:
         stages = stream.stages(recipe)

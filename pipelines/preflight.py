@@ -57,7 +57,9 @@ def dry_run(inputs: Sequence[str], out: str, recipe: Recipe, cpus: int | None) -
     from curation.sources import check_output, find, video_table
     from pipelines.backlog import look
 
-    videos = video_table(find(inputs, recipe.sources), recipe.sources)
+    sources = find(inputs, recipe.sources)
+    recipe.check_sources(sources)
+    videos = video_table(sources, recipe.sources)
     check_output(out, inputs)
     store = Storage.at(out)
     listed = look(videos, FrozenLedger.read(store))

@@ -25,8 +25,10 @@ def recaption(out: str, recipe: "Recipe", cpus: int | None = None, counts: dict[
     run that was killed is taken up by the same command. A clip whose new caption fails is not kept any more, with the fault for its reason.
 
     Raises:
-        ValueError: `out` is no output, or `recipe` differs from its plan in more than what captions depend on (exit code 2).
+        ValueError: `out` is no output, `recipe` differs from its plan in more than what captions depend on, or wants given captions where no clip
+            came with any (exit code 2).
     """
+    from captioning.given import check_any
     from curation.ledger import FrozenLedger, Tail
     from curation.plan import read_plan
     from pipelines import cluster, preflight, publish, run, stream
@@ -35,6 +37,8 @@ def recaption(out: str, recipe: "Recipe", cpus: int | None = None, counts: dict[
     plan = read_plan(out)
     if recipe.thresholds() != publish.recipe_of(out).thresholds():
         raise ValueError(f"{out} was judged by other thresholds than this recipe's: `pan recaption` changes captions alone; judge it with `pan rejudge` first")
+    if recipe.caption.backend == "given":
+        check_any(stale(FrozenLedger.read(out), recipe)["provenance"].to_pylist())
     command = ["pan", "recaption", out]
     with run.begin(out, recipe, {**plan, "settings": recipe.plan_settings()}, command, renews=renewable(recipe)) as held:
         rows, stages = stale(FrozenLedger.read(held.out), recipe), stream.recaption_stages(recipe, held.out)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from captioning.caption import CaptionConfig
+from captioning.given import check_sources as check_given
 from curation.config import Config
 from curation.cut import CutConfig
 from curation.dedup import DedupConfig
 from curation.limits import Limits
 from curation.pack import PackPlan
 from curation.shots import SplitConfig
-from curation.sources import SourcesConfig
+from curation.sources import Source, SourcesConfig
 from curation.stage import Resources
 from curation.vlm import VlmConfig
 from filters.base import Entry
@@ -88,6 +89,15 @@ class Recipe(Config):
     def asks_vlm(self) -> bool:
         """Whether any stage asks the vision-language model."""
         return self.caption.backend == "vlm" or any(getattr(entry.settings, "backend", None) == "vlm" for entry in self.entries())
+
+    def check_sources(self, sources: Sequence[Source]) -> None:
+        """Holds a run's sources to what its stages take from their lists.
+
+        Raises:
+            ValueError: captions are to be given, and the lists give none, or such as cannot be read.
+        """
+        if self.caption.backend == "given":
+            check_given(sources)
 
     def entries(self, stage: str | None = None) -> tuple[Entry, ...]:
         """The enabled filters' catalogue entries with this recipe's thresholds, of one stage or of all."""

@@ -99,8 +99,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("recaption")
     for name, frames in (("a", made.acting(1, 2.6)), ("b", made.acting(50, 2.6)), ("c", made.still(3, 2.6))):
         made.write(home / "videos" / f"{name}.mp4", frames)
+    told = {name: {"events": [{"start_s": 0.0, "end_s": 2.5625, "text": f"swing {name}"}]} for name in "ab"}
+    (home / "list.jsonl").write_text("".join(json.dumps({"uri": f"videos/{name}.mp4", **told.get(name, {})}) + "\n" for name in "abc"))
     local = recipe.load("local", ["filters.scene_text.enabled=false"])
-    rows = identify(video_table(find([str(home / "videos")], local.sources), local.sources))
+    rows = identify(video_table(find([str(home / "list.jsonl")], local.sources), local.sources))
     with run.begin(str(home / "out"), local, run.plan_of(local, [str(home / "videos")]), ["pan"]) as held:
         in_process(rows, stream.stages(local), held, Resources())
         publish.publish(held, local, {})
@@ -171,6 +173,32 @@ def test_back_and_forth_the_latest_captions_count(out: Path, server: Server) -> 
     assert recaption.main([str(out), *sets(server)]) == 0
     assert {who for _, who in captions(out).values()} == {"told"}
     assert verify(out).problems == []
+
+
+def test_captions_that_the_list_gave_take_the_place_of_measured_ones(out: Path) -> None:
+    assert recaption.main([str(out), "--set", "caption.backend=given"]) == 0
+    assert sorted(captions(out).values()) == [("swing a", "given"), ("swing b", "given")]
+    for clip in captions(out):
+        doc = open_sample(out, clip).document
+        assert [r["action"] for r in doc["rounds"]] == [doc["caption"]]
+    assert verify(out).problems == []
+    assert recaption.main([str(out)]) == 0
+    assert recaption.main([str(out), "--set", "caption.backend=measured"]) == 0
+    assert {who for _, who in captions(out).values()} == {"measured"}
+
+
+def test_given_captions_of_videos_that_came_with_none_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    local = recipe.load("local", ["filters.scene_text.enabled=false"])
+    made.write(tmp_path / "videos" / "a.mp4", made.acting(1, 2.6))
+    rows = identify(video_table(find([str(tmp_path / "videos")], local.sources), local.sources))
+    with run.begin(str(tmp_path / "out"), local, run.plan_of(local, [str(tmp_path / "videos")]), ["pan"]) as held:
+        in_process(rows, stream.stages(local), held, Resources())
+        publish.publish(held, local, {})
+    before = (tmp_path / "out/_run/plan.json").read_bytes()
+    assert recaption.main([str(tmp_path / "out"), "--set", "caption.backend=given"]) == 2
+    assert "none of the 1 videos has it" in capsys.readouterr().err
+    assert (tmp_path / "out/_run/plan.json").read_bytes() == before
+    assert {who for _, who in captions(tmp_path / "out").values()} == {"measured"}
 
 
 def test_a_caption_that_fails_takes_its_clip_out_with_the_reason(out: Path, server: Server) -> None:

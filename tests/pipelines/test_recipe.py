@@ -10,7 +10,7 @@ from pipelines.recipe import Recipe
 from pipelines.strict_toml import SettingsError
 
 
-@pytest.mark.parametrize("name", ["local", "pan"])
+@pytest.mark.parametrize("name", ["blockworld", "local", "pan"])
 def test_packaged_recipes_load_and_survive_the_way_to_text_and_back(name: str, tmp_path: Path) -> None:
     loaded = recipe.load(name)
     again = tmp_path / "again.toml"
@@ -19,7 +19,7 @@ def test_packaged_recipes_load_and_survive_the_way_to_text_and_back(name: str, t
 
 
 def test_names_are_the_packaged_recipes() -> None:
-    assert recipe.names() == ["local", "pan"]
+    assert recipe.names() == ["blockworld", "local", "pan"]
 
 
 def test_pack_settings_do_not_enter_the_plan_but_the_pack_plan() -> None:
