@@ -25,7 +25,7 @@ app = typer.Typer(
 recipes = typer.Typer(help="Show, check and compare recipes.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(recipes, name="recipe")
 
-SCRIPTS = ("curate", "rejudge", "recaption", "demo", "simulate")
+SCRIPTS = ("curate", "rejudge", "recaption", "demo", "simulate", "export", "plan")
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 Out = Annotated[str, typer.Argument(help="The output of `pan curate`: a folder or uri.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
@@ -76,6 +76,22 @@ def train_judge(context: typer.Context) -> None:
 def simulate(context: typer.Context) -> None:
     """What comes of an image and a list of actions, as a film by a world model; or action by action, in the terminal."""
     from pipelines import simulate as command
+
+    raise typer.Exit(command.main(context.args))
+
+
+@app.command(context_settings=PASSED_ON, short_help="A model's weights for others: PAN's, Wan's, diffusers' layout.")
+def export(context: typer.Context) -> None:
+    """Write a model as safetensors: whole, or its decoder for Wan's own code or for diffusers."""
+    from pipelines import export as command
+
+    raise typer.Exit(command.main(context.args))
+
+
+@app.command(context_settings=PASSED_ON, short_help="Will a model's training fit these GPUs, and how?")
+def plan(context: typer.Context) -> None:
+    """Parameters, operations and memory a GPU of a model's training, for each way to spread it; refuses what cannot fit."""
+    from pipelines import plan as command
 
     raise typer.Exit(command.main(context.args))
 

@@ -17,6 +17,8 @@ COMMANDS = (
     "recaption",
     "demo",
     "simulate",
+    "export",
+    "plan",
     "recipe",
     "recipe show",
     "recipe check",

@@ -9,7 +9,7 @@ A part that is somebody else's and frozen may stay where it is: model.json then 
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import nn
 
 from training.model.card import CARD, FORMAT, Card, Part, parts_of, read_card, read_spec
 from training.model.glp import GLP
-from training.model.parts import begin, build_part, fill, own_names, weights_of
+from training.model.parts import all_but, begin, build_part, fill, own_names, weights_of
 from training.model.plain import must
 from training.model.spec import ModelSpec
 from training.model.tensor_files import save, stored
@@ -102,24 +102,28 @@ def open_model(folder: Path, device: Any = "cpu", dtype: Any = None) -> GLP:
         ValueError: model.json is missing, has an unknown key or does not fit the files.
     """
     card = read_card(folder)
-    modules: dict[str, nn.Module] = {}
-    for part in parts_of(card.model):
-        told: Part = getattr(card, part)
-        with empty_weights():
-            modules[part] = build_part(card.model, part, folder / part if told.tokenizer else None)
-        kind = None if part == "vae" else dtype
-        if told.source is None:
-            fill(part, modules[part], folder / part, device=device, dtype=kind)
-            continue
-        left = fill(part, modules[part], Path(told.source), device=device, dtype=kind, fresh=True)
-        if left:
-            load(weights_of(modules[part]), folder / part, device=device, dtype=kind, absent=_all_but(left))
+    modules = {part: open_part(folder, part, device, None if part == "vae" else dtype) for part in parts_of(card.model)}
     return GLP(card.model, **modules)
 
 
-def _all_but(names: Collection[str]) -> Callable[[str], bool]:
-    """Every name but these."""
-    return lambda name: name not in names
+def open_part(folder: Path, part: str, device: Any = "cpu", dtype: Any = None) -> nn.Module:
+    """One part of the model in `folder`, as `open_model` reads it.
+
+    Raises:
+        ValueError: as `open_model`, or the model has no such part.
+    """
+    card = read_card(folder)
+    must(part in parts_of(card.model), f"{folder}: model {card.model.name} has no {part}; it has {', '.join(parts_of(card.model))}")
+    told: Part = getattr(card, part)
+    with empty_weights():
+        module = build_part(card.model, part, folder / part if told.tokenizer else None)
+    if told.source is None:
+        fill(part, module, folder / part, device=device, dtype=dtype)
+        return module
+    left = fill(part, module, Path(told.source), device=device, dtype=dtype, fresh=True)
+    if left:
+        load(weights_of(module), folder / part, device=device, dtype=dtype, absent=all_but(left))
+    return module
 
 
 def _save_part(folder: Path, part: str, module: nn.Module, source: Path | None, dtype: Any) -> Part:

@@ -19,6 +19,8 @@ from training.model.vae import build_vae
 from training.model.weights import KeyMap, load
 
 QUERIES = "query_embed"
+BESIDE = "pan"
+"""Folder in an exported decoder, whose own files are as Wan's: PAN's parameters, for which Wan has no place."""
 
 
 def build_part(spec: ModelSpec, part: str, tokenizer: Path | None = None) -> nn.Module:
@@ -57,6 +59,8 @@ def weights_of(part: nn.Module) -> nn.Module:
 def fill(part: str, module: nn.Module, source: Path, *, device: Any = "cpu", dtype: Any = None, fresh: bool = False) -> list[str]:
     """Loads a part from `source`, in our layout or in its makers': Wan's, diffusers', transformers', the hub's; which, its names tell.
 
+    A decoder that `pan export` wrote in one of Wan's layouts has PAN's parameters in a folder beside, and they are loaded too.
+
     Args:
         fresh: PAN's own parameters, which its makers' files lack, may all be absent: the state's stream and the queries.
 
@@ -68,8 +72,18 @@ def fill(part: str, module: nn.Module, source: Path, *, device: Any = "cpu", dty
     """
     keys = stored(source).keys()
     ours = own_names(part)
-    absent = ours if fresh and not any(ours(key) for key in keys) else _nothing
-    return load(weights_of(module), source, device=device, dtype=dtype, keymap=keymap_for(part, keys), absent=absent, unused=_unused(part, module))
+    lacking, beside = not any(ours(key) for key in keys), source / BESIDE
+    absent = ours if lacking and (fresh or beside.is_dir()) else _nothing
+    network = weights_of(module)
+    left = load(network, source, device=device, dtype=dtype, keymap=keymap_for(part, keys), absent=absent, unused=_unused(part, module))
+    if not (lacking and beside.is_dir()):
+        return left
+    return load(network, beside, device=device, dtype=dtype, absent=lambda name: not ours(name))
+
+
+def all_but(names: Collection[str]) -> Callable[[str], bool]:
+    """Every name but these."""
+    return lambda name: name not in names
 
 
 def own_names(part: str) -> Callable[[str], bool]:
