@@ -125,7 +125,7 @@ def typed() -> Iterator[str]:
     while True:
         try:
             yield input("> " if sys.stdin.isatty() else "")
-        except EOFError:
+        except (EOFError, KeyboardInterrupt):
             return
 
 

@@ -9,7 +9,8 @@ from pipelines.simulate import Plan, checked_actions
 if TYPE_CHECKING:
     from training.model.glp import GLP
 
-HELP = """Type what is done; each line becomes the next chunk. Lines that begin with a colon:
+HELP = """Type what is done; each line becomes the next chunk, which is written at once beside the film: NAME.1.mp4, NAME.2.mp4, ...
+Lines that begin with a colon:
   :back          undo the last action
   :fork NAME     keep this moment under a name, and go on
   :go NAME       go to a kept moment; the film goes with it

@@ -3,9 +3,10 @@
 # Shape suffixes: B batch (1), C channels, F latent frames, H W pixels or latent rows and columns, T pixel frames, N text tokens, D text width, Q queries,
 # S state width.
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,19 +121,21 @@ class Session:
         """Writes the session to one safetensors file, whole or not at all; `load` goes on from it to the bit.
 
         Raises:
-            ValueError: the session has not begun.
+            ValueError: the session has not begun, or there is no such folder.
         """
         from safetensors.torch import save_file
+
+        must(path.parent.is_dir(), f"{path}: there is no folder {path.parent}; make it, or choose another name")
 
         held: dict[str, Tensor] = {"seen": torch.from_numpy(np.ascontiguousarray(self.frames))} | _tensors_of(self._past)
         held |= {f"stream.{name}": tensor for name, tensor in self._stream.state().items()}
         if self._dialogue is not None:
             held |= {f"dialogue.{name}": tensor for name, tensor in self._dialogue.state_dict().items()}
-        told = {"model": self.model.spec.to_dict(), "sampling": self.sampling.to_dict(), "actions": self.actions, "states": self._dialogue is not None}
         numbers = [chunk.number for chunk in self._past]
+        told = {"model": _identity(self.model), "sampling": self.sampling.to_dict(), "actions": self.actions, "chunks": numbers}
         part = path.with_name(path.name + ".part")
         # a tensor of its own each: a file knows no sharing
-        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in held.items()}, part, {"pan": json.dumps({**told, "chunks": numbers})})
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in held.items()}, part, {"pan": json.dumps(told)})
         part.replace(path)
 
     @classmethod
@@ -151,8 +154,8 @@ class Session:
         except (OSError, SafetensorError) as error:
             raise ValueError(f"{path}: no session can be read there ({error}); give a file that a session has saved") from error
         must(isinstance(told, dict), f"{path}: a safetensors file, but not a session's; give a file that a session has saved")
-        same = told["model"] == json.loads(json.dumps(model.spec.to_dict())) and told["states"] == (model.backbone is not None)
-        must(same, f"{path}: the session of another model ({told['model']['name']}); load it with that")
+        differing = [key for key, value in json.loads(json.dumps(_identity(model))).items() if told["model"].get(key) != value]
+        must(not differing, f"{path}: the session of another model ({', '.join(differing)} differ); load it with the model that it was saved with")
         session = cls(model, built(Sampling, told["sampling"], f"{path}: sampling"))
         session.actions = tuple(told["actions"])
         session._seen = held["seen"].numpy()
@@ -248,6 +251,13 @@ def _sampler(model: GLP, sampling: Sampling) -> ChunkSampler:
         guidance=sampling.guidance,
         seed=sampling.seed,
     )
+
+
+def _identity(model: GLP) -> dict[str, Any]:
+    """What must be the same for a session to go on: the spec, the window, whether states are predicted, and the weights and their precision, by a sample."""
+    sample = next(model.decoder.parameters()).detach().cpu()
+    digest = hashlib.sha256(sample.contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
+    return {"spec": model.spec.to_dict(), "plan": asdict(model.plan), "states": model.predicts_states, "weights": digest}
 
 
 _CONTEXT = ("text_ND", "null_text_ND", "state_QS", "null_state_QS")

@@ -15,6 +15,7 @@ from tests.training.made_world import DEBUG, PANDORA, picture, wider, world
 from training.diffusion.swin import PLANS
 from training.model.dialogue import Dialogue, Round
 from training.model.glp import GLP
+from training.model.spec import VaeSpec
 from training.model.vision import see
 from training.rollout import Frames_THWC, Session, film
 from training.sampling import Sampling
@@ -127,7 +128,9 @@ def test_each_state_is_predicted_from_the_frames_that_were_generated(pan: GLP) -
     torch.testing.assert_close(torch.stack(states), whole, rtol=0, atol=1e-5)
 
 
-def test_the_frames_are_the_decoding_of_the_whole_latent_film(pan: GLP) -> None:
+@pytest.mark.parametrize("vae", [DEBUG.vae, replace(DEBUG.vae, kind="wan", base_dim=8)], ids=["small", "wan"])
+def test_the_frames_are_the_decoding_of_the_whole_latent_film(vae: VaeSpec) -> None:
+    pan = world(wider(vae=vae))
     session = begun(pan)
     latents, frames = [session._past[0].latents_BCFHW], []
     for action in ACTIONS:
@@ -194,8 +197,12 @@ def test_files_that_are_no_session_of_this_model_are_refused(pan: GLP, of_texts:
     from safetensors.torch import save_file
 
     begun(pan).save(tmp_path / "s")
-    with pytest.raises(ValueError, match="another model"):
-        Session.load(tmp_path / "s", of_texts)
+    others = [(of_texts, "states differ"), (world(dtype=torch.float64), "weights differ"), (world(plan=PLANS["last_frame"]), "plan differ")]
+    for model, what in others:
+        with pytest.raises(ValueError, match=what):
+            Session.load(tmp_path / "s", model)
+    with pytest.raises(ValueError, match="there is no folder"):
+        begun(pan).save(tmp_path / "nowhere" / "s")
     (tmp_path / "text").write_text("no session")
     with pytest.raises(ValueError, match="no session can be read there"):
         Session.load(tmp_path / "text", pan)

@@ -136,6 +136,30 @@ def first_windows(plan: WindowPlan, batch: int, generator: torch.Generator) -> T
     return torch.rand(batch, generator=generator, dtype=torch.float64) < plan.first_share
 
 
+def start_of_window(plan: WindowPlan, spec: ChunkSpec, latents: int, first: bool, generator: torch.Generator, *, most_context: int | None = None) -> int:
+    """Where in a clip of `latents` latent frames, encoded whole, a training window begins: its condition's first latent frame.
+
+    The causal autoencoder makes of a clip's beginning what it makes of the beginning alone, so a window at latent j carries 4 j frames of true context: the
+    same as encoding each window behind that many frames and dropping them, as PAN does, at a fraction of the work.
+
+    Args:
+        first: the window begins at the clip's first frame, whose latent stands for one frame; otherwise uniform over what is left.
+        most_context: latent frames of context at most; 30 imitates PAN, which pads with 0 to 122 frames (of which 120 fit whole latents). None: any.
+
+    Raises:
+        ValueError: the clip is shorter than a window, or has no room for one in mid-stream.
+
+    Source: PAN (arXiv 2511.09057v3), section 3.3.4.
+    """
+    window = plan.layout(spec).frames
+    last = latents - window
+    if last < (0 if first else 1):
+        raise ValueError(f"a clip of {latents} latent frames has no window of {window}{'' if first else ' behind its first'}; take a longer clip")
+    if first:
+        return 0
+    return 1 + int(torch.randint(last if most_context is None else min(last, max(1, most_context)), (), generator=generator))
+
+
 def draw(plan: WindowPlan, schedule: NoiseSchedule, spec: ChunkSpec, first_B: Tensor, generator: torch.Generator) -> Levels:
     """Noise levels for a batch of training windows, on the generator's device.
 

@@ -123,6 +123,16 @@ def test_the_condition_is_the_last_frame_with_its_trace_of_noise() -> None:
     torch.testing.assert_close(past[0].condition_BCFHW, 0.945 * IMAGE + 0.055 * made.noise("condition", 0, IMAGE, 1), rtol=0, atol=1e-12)
 
 
+def test_each_chunk_begins_as_noise_of_its_own() -> None:
+    made = sampler(guidance=1.0)
+    interactive(made, [context(1), context(2), context(3)])
+    assert isinstance(made.velocity, Toy)
+    begun = [made.velocity.windows[8 * k][:, :, -2:] for k in range(3)]
+    assert all(torch.equal(latents, made.noise("chunk", k, IMAGE, 2)) for k, latents in enumerate(begun, 1))
+    assert torch.cat(begun).flatten(1).corrcoef().fill_diagonal_(0).abs().max() < 0.5
+    assert abs(torch.cat([made.noise("chunk", k, IMAGE, 2) for k in range(200)]).std().item() - 1) < 0.02
+
+
 def test_the_past_holds_no_more_than_a_window_needs() -> None:
     for plan, kept in (("causal_swin", 2), ("last_frame", 1), ("magi", 4)):
         made, past = sampler(plan), sampler(plan).begin(IMAGE)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from training.diffusion.schedule import NoiseSchedule
-from training.diffusion.swin import PLANS, Levels, WindowPlan, draw, first_windows, levels, noised, target
+from training.diffusion.swin import PLANS, Levels, WindowPlan, draw, first_windows, levels, noised, start_of_window, target
 from training.model.spec import ChunkSpec
 
 SPEC, SCHEDULE, PAN = ChunkSpec(), NoiseSchedule(), PLANS["causal_swin"]
@@ -89,6 +89,18 @@ def test_the_condition_frame_carries_a_trace_of_noise() -> None:
 def test_a_quarter_of_the_windows_are_first_ones() -> None:
     assert first_windows(PAN, MANY, seeded()).double().mean().item() == pytest.approx(0.25, abs=0.03)
     assert not first_windows(WindowPlan(name="pan", first_share=0.0), MANY, seeded()).any()
+
+
+def test_a_window_begins_at_the_clips_first_frame_or_anywhere_behind_it() -> None:
+    made = seeded()
+    assert start_of_window(PAN, SPEC, 31, True, made) == 0
+    starts = [start_of_window(PAN, SPEC, 31, False, made) for _ in range(500)]
+    assert set(starts) == set(range(1, 11))
+    assert {start_of_window(PAN, SPEC, 101, False, made, most_context=30) for _ in range(1000)} == set(range(1, 31))
+    assert start_of_window(PAN, SPEC, 21, True, made) == 0
+    for latents, first in ((21, False), (20, True)):
+        with pytest.raises(ValueError, match=f"a clip of {latents} latent frames has no window of 21"):
+            start_of_window(PAN, SPEC, latents, first, made)
 
 
 def test_last_frame_conditioning_is_one_chunk_over_the_whole_schedule() -> None:

@@ -56,6 +56,23 @@ def test_the_loss_is_that_of_the_velocity() -> None:
     assert torch.equal(weighted.error_BF, found.error_BF)
 
 
+def test_the_decoder_sees_the_noised_window_and_its_levels() -> None:
+    model, seen = world(states=False), list[tuple[Any, ...]]()
+    given = window(model)
+    model.decoder.register_forward_pre_hook(lambda _, arguments: seen.append(arguments))
+    model.window_loss(given, seeded(), dropped=0)
+    again = seeded()
+    drawn = draw(model.plan, model.schedule, SPEC, given.first_B, again)
+    noise = torch.randn(given.latents_BCFHW.shape, generator=again)
+    latents, told, text, state, layout = seen[0]
+    share = drawn.sigma_BF.float()[:, None, :, None, None]
+    torch.testing.assert_close(latents, (1 - share) * given.latents_BCFHW + share * noise)
+    torch.testing.assert_close(told, (1000 * drawn.sigma_BF).float(), rtol=0, atol=0)
+    assert torch.equal(text, given.text_BGND)
+    assert state is None
+    assert layout == drawn.layout
+
+
 @pytest.mark.parametrize("what", ["text_BGND", "state_BGQS"])
 def test_each_chunk_hears_its_own_action_and_state(what: str) -> None:
     model = world(dtype=torch.float64)
