@@ -118,7 +118,7 @@ def _dilate(net: Any) -> None:
     Raises:
         ValueError: this PaddleOCR draws its outlines in another way.
     """
-    drawn_by = getattr(getattr(net, "paddlex_predictor", None), "post_op", None)
+    drawn_by: Any = getattr(getattr(net, "paddlex_predictor", None), "post_op", None)
     if not hasattr(drawn_by, "use_dilation"):
         raise ValueError("filters.scene_text: this PaddleOCR has no DBPostProcess to be told to dilate; install paddleocr 3.7 (`pip install -e .[ocr]`)")
     drawn_by.use_dilation = True

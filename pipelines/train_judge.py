@@ -76,7 +76,7 @@ def work(settings: Mapping[str, Any]) -> None:
 
     import torch
     from ray import train
-    from ray.train.torch import get_device, prepare_model
+    from ray.train.torch import get_device
 
     job: Job = settings["job"]
     context, held = train.get_context(), train.get_checkpoint()
@@ -87,10 +87,9 @@ def work(settings: Mapping[str, Any]) -> None:
             held.to_directory(taken)
             begun = int(json.loads((Path(taken) / "progress.json").read_text())["epochs"])
         model = JudgeModel(job.vlm, job.settings.lora, Path(taken) if held is not None else None, str(get_device()))
-    network = prepare_model(model.network) if context.get_world_size() > 1 else model.network
     mine = job.part("train")[context.get_world_rank() :: context.get_world_size()]
     steps = max(1, -(-len(job.part("train")) // (job.settings.batch * context.get_world_size())))
-    teacher = Teacher(job, model, network, steps)
+    teacher = Teacher(job, model, steps, context.get_world_size())
     for epoch in range(begun, job.settings.epochs):
         losses = teacher.epoch(mine, epoch, steps)
         with tempfile.TemporaryDirectory() as out:
@@ -100,17 +99,18 @@ def work(settings: Mapping[str, Any]) -> None:
             if epoch + 1 == job.settings.epochs and context.get_world_rank() == 0:
                 answered = {name: teacher.answers(job.part(name)) for name in PARTS[:2]}
             first = context.get_world_rank() == 0
-            report = {"epoch": epoch, "loss": float(np.mean(losses)), "losses": losses, "answered": answered, "skipped": teacher.skipped}
+            losses, skipped = teacher.gathered(losses)
+            report = {"epoch": epoch, "loss": float(np.mean(losses)), "losses": losses, "answered": answered, "skipped": skipped}
             train.report(report, checkpoint=train.Checkpoint.from_directory(out) if first else None)
 
 
 class Teacher:
-    """The loss and the optimizer of one worker."""
+    """The loss and the optimizer of one worker of `workers`."""
 
-    def __init__(self, job: Job, model: JudgeModel, network: Any, steps: int) -> None:
+    def __init__(self, job: Job, model: JudgeModel, steps: int, workers: int = 1) -> None:
         import torch
 
-        self._job, self._model, self._network = job, model, network
+        self._job, self._model, self._network, self._workers = job, model, model.network, workers
         self._weights = job.weights()
         self._optimizer = torch.optim.AdamW(model.trained(), lr=job.settings.rate, weight_decay=0.0)
         self._whole = steps * job.settings.epochs
@@ -135,9 +135,36 @@ class Teacher:
             if loss is not None:
                 (loss / len(clips)).backward()
                 total += float(loss.detach()) / len(clips)
+        self._share()
         torch.nn.utils.clip_grad_norm_(list(self._model.trained()), 1.0)
         self._optimizer.step()
         return total
+
+    def _share(self) -> None:
+        """Makes every worker's gradients the workers' mean, once a step.
+
+        Not DistributedDataParallel, which would do so once a clip: a worker with a clip more than the others, or one that cannot read a clip, would wait
+        for them for ever.
+        """
+        import torch
+
+        if self._workers == 1:
+            return
+        for weight in self._model.trained():
+            if weight.grad is None:  # none of its clips could be read
+                weight.grad = torch.zeros_like(weight)
+            torch.distributed.all_reduce(weight.grad)
+            weight.grad /= self._workers
+
+    def gathered(self, losses: Sequence[float]) -> tuple[list[float], list[str]]:
+        """(the mean over the workers of each step's loss, the clips that any of them could not read, each once)."""
+        import torch
+
+        told: list[Any] = [(list(losses), self.skipped)]
+        if self._workers > 1:
+            told = [None] * self._workers
+            torch.distributed.all_gather_object(told, (list(losses), self.skipped))
+        return np.mean([one for one, _ in told], axis=0).tolist(), sorted({clip for _, skipped in told for clip in skipped})
 
     def _loss(self, clip: LabelledClip) -> Any:
         """Cross-entropy between the labels and the model's yes or no, over the clip's labelled properties; None where the clip cannot be read."""

@@ -2,10 +2,13 @@
 
 import json
 import math
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from curation.judge_labels import frames_of_label, read_labels
@@ -79,6 +82,41 @@ def test_content_takes_the_calibration_beside_the_adapter_and_refuses_another_mo
     assert set(lines) == {"screen_recording"}
     with pytest.raises(ValueError, match="was fitted for model"):
         Asked(ContentSettings(backend="vlm", calibration=str(out / "calibration.json"), vlm=job.vlm.model_copy(update={"model": "other"})), vlm=_Silent())
+
+
+@pytest.mark.timeout(900)  # two groups of workers come up one after the other, each importing torch and transformers
+def test_two_workers_share_what_they_learn_and_go_on_after_one_is_killed(job: Job, ray_local: None, tmp_path: Path) -> None:
+    """An odd number of clips and one that is no video: no worker waits for another's; the killed one's epoch is done again from the last checkpoint."""
+    labels = write_labels(tmp_path / "clips", 41)
+    (labels.parent / "0003.mp4").write_bytes(b"no video")
+    settings = job.settings.model_copy(update={"workers": 2, "epochs": 3, "batch": 4, "failures": 1, "test_share": 0.2, "calibration_share": 0.0})
+    shared = Job(settings, job.vlm, job.recipe, labels.parent, tuple(read_labels(labels, PROPERTIES)))
+    out = tmp_path / "out"
+    killer = Killer(out / "run")
+    killer.start()
+    found = train(shared, out)
+    killer.join(10)
+    assert killer.killed
+    assert found["loss"][-1] < found["loss"][0]
+    assert [text.split(":")[0] for text in found["skipped"]] == ["0003.mp4"]
+    assert (out / "adapter_model.safetensors").is_file()
+
+
+class Killer(threading.Thread):
+    """Kills one of the training workers as soon as the first epoch's checkpoint lies on disk."""
+
+    def __init__(self, run: Path) -> None:
+        super().__init__(daemon=True)
+        self.run_folder, self.killed = run, False
+
+    def run(self) -> None:
+        end = time.monotonic() + 240
+        while time.monotonic() < end and not list(self.run_folder.glob("train_judge/checkpoint_*/progress.json")):
+            time.sleep(0.05)
+        workers = [p for p in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in " ".join(p.info["cmdline"] or [])]
+        if workers:
+            workers[-1].kill()
+            self.killed = True
 
 
 class _Silent:
