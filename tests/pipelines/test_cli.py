@@ -71,7 +71,7 @@ def test_recipe_show_is_a_recipe_again(tmp_path: Path) -> None:
 def test_an_unknown_recipe_names_the_known_ones() -> None:
     done = pan("recipe", "show", "nowhere")
     assert done.returncode == 2
-    assert "neither a packaged recipe (local, pan) nor a file" in done.stderr
+    assert "neither a packaged recipe (blockworld, local, pan) nor a file" in done.stderr
 
 
 def test_an_unknown_command_ends_with_2() -> None:
