@@ -11,6 +11,7 @@ from training.model.card import parts_of
 from training.model.decoder import Decoder
 from training.model.keymaps import from_diffusers
 from training.model.keymaps_encoders import qwen_from_hub, umt5_from_wan, vae_from_wan
+from training.model.plain import must
 from training.model.spec import ModelSpec
 from training.model.tensor_files import stored
 from training.model.text import TextEncoder, open_tokenizer
@@ -54,6 +55,22 @@ def weights_of(part: nn.Module) -> nn.Module:
     network = getattr(part, "network", part)
     assert isinstance(network, nn.Module)
     return network
+
+
+def makers(wan: Path, qwen: Path | None = None) -> tuple[dict[str, Path], dict[str, Path]]:
+    """The folders of each part's weights, and of the tokenizers, in Wan2.1's folder for diffusers and Qwen2.5-VL's: what `start_model` takes.
+
+    Raises:
+        ValueError: a folder is not there, or `wan` is laid out otherwise.
+    """
+    must(wan.is_dir() and (qwen is None or qwen.is_dir()), f"{wan if not wan.is_dir() else qwen}: no such folder")
+    sources = {part: wan / name for part, name in (("decoder", "transformer"), ("vae", "vae"), ("text", "text_encoder"))}
+    tokenizers = {"text": wan / "tokenizer"}
+    lacking = [path.name for path in (*sources.values(), *tokenizers.values()) if not path.is_dir()]
+    pickles = sorted(path.name for path in wan.glob("*.pth"))
+    why = f": its autoencoder and text encoder are pickles ({', '.join(pickles)}), which are not opened" if pickles else ""
+    must(not lacking, f"{wan}: no {', '.join(lacking)} there{why}; give Wan2.1's folder for diffusers (its decoder alone may be any layout's: see fill)")
+    return (sources, tokenizers) if qwen is None else (sources | {"backbone": qwen}, tokenizers | {"backbone": qwen})
 
 
 def fill(part: str, module: nn.Module, source: Path, *, device: Any = "cpu", dtype: Any = None, fresh: bool = False) -> list[str]:
@@ -131,7 +148,7 @@ def _qwen(key: str) -> str:
 def _unused(part: str, module: nn.Module) -> Callable[[str], bool]:
     """What the makers' files hold that a part does without: umT5's decoder, and Qwen's layer from hidden states to words where it is not kept."""
     if part == "text":
-        return lambda key: key.startswith(("decoder.", "lm_head."))
+        return lambda key: key.startswith(("decoder.block.", "decoder.embed_tokens.", "decoder.final_layer_norm.", "lm_head."))
     return (lambda key: key.startswith("lm_head.")) if part == "backbone" and getattr(module, "lm_head", None) is None else _nothing
 
 

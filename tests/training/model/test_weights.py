@@ -90,6 +90,27 @@ def test_a_tensor_that_keeps_its_dtype_is_mapped_to_its_file(folder: Path) -> No
         assert str(folder) in maps.read_text()
 
 
+def resident_bytes(kind: str) -> int:
+    """Memory of this process that is in use: "RssAnon" its own, "RssFile" files' that it has mapped."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(kind))) * 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells a process's memory by kind")
+def test_loading_takes_no_memory_beside_the_files_own(tmp_path: Path) -> None:
+    size = 4096
+    save({"weight": torch.ones(size, size), "bias": torch.ones(size)}, tmp_path)
+    before = resident_bytes("RssAnon")
+    with empty_weights():
+        model = nn.Linear(size, size)
+    assert resident_bytes("RssAnon") - before < 8 << 20
+    load(model, tmp_path)
+    assert model.weight.sum() == size**2  # all of the 64 MiB has been read
+    assert resident_bytes("RssAnon") - before < 16 << 20
+    load(model, tmp_path, dtype=torch.bfloat16)
+    assert resident_bytes("RssAnon") - before < (32 + 16) << 20  # its own 32 MiB, and no second copy in float32
+
+
 def test_missing_surplus_and_misshapen_tensors_are_all_named_and_nothing_is_changed(tmp_path: Path) -> None:
     tensors: dict[str, Tensor] = dict(made().state_dict())
     for i in range(3):
