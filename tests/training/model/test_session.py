@@ -8,6 +8,7 @@ import torch
 
 from tests.training.model.worlds import SPEC, frames, lively, shown, spec, told
 from training.model.backbone import Backbone
+from training.model.dialogue import places, turns
 from training.model.session import BackboneSession
 from training.model.spec import SPECS
 
@@ -45,6 +46,19 @@ def test_what_stands_at_the_queries_tells_later_rounds() -> None:
         plain, fed = (lively(spec(feedback=feedback))([told(rounds)])[0] for feedback in ("queries", "hidden"))
     torch.testing.assert_close(fed[0], plain[0], atol=TOLERANCE, rtol=0)
     assert (fed[1] - plain[1]).abs().max() > 1e-2
+
+
+def test_hidden_feedback_is_a_forward_over_the_states() -> None:
+    """The second state, by one pass without a cache in which the first state stands where the first round's queries were."""
+    backbone, said = lively(spec(feedback="hidden")), told(shown(1, 2))
+    script = turns(said, SPEC, backbone.tokenizer)
+    with torch.no_grad():
+        first, second = backbone([said])[0]
+        embeds, where, _ = backbone._embedded(script, backbone.look([r.sight for r in said.rounds]), 0)
+        asked = places([turn.queries for turn in script], script).view(2, SPEC.queries)
+        embeds[asked[0]] = first
+        wanted = backbone._listen(embeds[None], where[:, None], None)[0, asked[1]]
+    torch.testing.assert_close(second, wanted, atol=TOLERANCE, rtol=0)
 
 
 def test_hidden_feedback_is_differentiable() -> None:
