@@ -58,13 +58,13 @@ class Terminal:
                 self._act(checked_actions([line])[0])
         elif word == ":back" and len(self._moments) > 1:
             self._moments.pop()
-            self._told(f"  back behind action {len(self._moments) - 1}")
+            self._told(f"  back behind action {len(self._moments[-1][0].actions)}")
         elif word == ":fork" and name:
             self._kept[name] = list(self._moments)
             self._told(f"  kept as {name}")
         elif word == ":go" and name in self._kept:
             self._moments = list(self._kept[name])
-            self._told(f"  at {name}, behind action {len(self._moments) - 1}")
+            self._told(f"  at {name}, behind action {len(self._moments[-1][0].actions)}")
         elif word == ":save" and name:
             self._moments[-1][0].save(Path(name))
             self._told(f"  saved: {name}")
@@ -80,7 +80,7 @@ class Terminal:
         after = session.fork()
         frames = after.step(action)
         self._moments.append((after, (*film, frames)))
-        number = len(self._moments) - 1
+        number = len(after.actions)
         piece = self._plan.out.with_name(f"{self._plan.out.stem}.{number}.mp4")
         self._written(piece, (frames,))
         self._told(f"  {number}  {action}  ({len(frames)} frames: {piece})")

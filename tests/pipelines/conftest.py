@@ -90,3 +90,20 @@ def published() -> Tree:
         return {str(p.relative_to(out)): p.read_bytes() for p in files}
 
     return tree
+
+
+@pytest.fixture(scope="session")
+def debug_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a world model of debug size, `model`, and a picture to begin with, `image.png`.
+
+    Its weights are lively: a new model's decoder says nothing, and no action would matter.
+    """
+    from PIL import Image
+
+    from tests.training.made_world import picture, world
+    from training.model.checkpoint import save_model
+
+    folder = tmp_path_factory.mktemp("place")
+    save_model(folder / "model", world())
+    Image.fromarray(picture(height=90, width=120)).save(folder / "image.png")
+    return folder
