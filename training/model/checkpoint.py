@@ -9,7 +9,8 @@ A part that is somebody else's and frozen may stay where it is: model.json then 
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from training.model import text, tokens
 from training.model.card import CARD, FORMAT, Card, Part, parts_of, read_card, read_spec
 from training.model.glp import GLP
-from training.model.parts import all_but, begin, build_part, fill, own_names, weights_of
+from training.model.parts import all_but, begin, build_part, changed, fill, own_names, weights_of
 from training.model.plain import must
 from training.model.spec import ModelSpec
-from training.model.tensor_files import save, stored
+from training.model.tensor_files import listed, save
 from training.model.weights import empty_weights, load
 
 __all__ = ["init_model", "open_model", "read_spec", "save_model", "start_model"]
@@ -32,8 +34,7 @@ TOKENIZERS = ("tokenizer.json", "spiece.model")
 
 def init_model(spec: ModelSpec, seed: int = 0) -> GLP:
     """A model with random weights, the same for the same seed; the process's own random numbers are left alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with _seeded(seed):
         return GLP(spec, **{part: build_part(spec, part) for part in parts_of(spec)})
 
 
@@ -51,10 +52,12 @@ def start_model(spec: ModelSpec, sources: Mapping[str, Path], *, tokenizers: Map
     """
     lacking = [part for part in parts_of(spec) if part not in sources and part != "connector"]
     must(not lacking, f"model {spec.name}: no files for {', '.join(lacking)}; give a folder for each")
+    _must_read(spec, tokenizers)
     modules = {}
     for number, part in enumerate(parts_of(spec)):
         if part not in sources:
-            modules[part] = getattr(init_model(spec, seed), part).to(device)
+            with _seeded(seed):
+                modules[part] = build_part(spec, part).to(device, dtype)
             continue
         with empty_weights():
             modules[part] = build_part(spec, part, tokenizers.get(part))
@@ -68,17 +71,18 @@ def save_model(folder: Path, glp: GLP, *, sources: Mapping[str, Path] | None = N
 
     Args:
         folder: must not exist, or be empty.
-        sources: parts that are, but for PAN's own parameters, still as in these folders: they are named, not copied.
+        sources: parts that are, but for PAN's own parameters, still as in these folders: they are named, not copied. All values are compared first.
         dtype: of floating-point tensors in the files; None: as they are.
 
     Raises:
-        ValueError: the folder holds something, or a source does not exist.
+        ValueError: the folder holds something, a source does not exist, or the part is no longer what is there.
     """
     must(not folder.exists() or (folder.is_dir() and not any(folder.iterdir())), f"{folder}: there is something already; give a new folder")
     pointers = {part: path.resolve() for part, path in (sources or {}).items()}
     for part, path in pointers.items():
         must(part in parts_of(glp.spec), f"model {glp.spec.name} has no part {part!r} to take from {path}")
-        stored(path)
+        trained = changed(part, getattr(glp, part), path)
+        must(not trained, f"{path} is not what {part} is now, so it cannot stand for it: {listed(trained)} differ; save the part itself")
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.parent / f".{folder.name}.{os.getpid()}.partial"
     try:
@@ -87,6 +91,7 @@ def save_model(folder: Path, glp: GLP, *, sources: Mapping[str, Path] | None = N
         (partial / CARD).write_text(json.dumps(asdict(card), indent=2) + "\n", "utf-8")
         _flush(partial)
         os.replace(partial, folder)
+        _sync(folder.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -141,15 +146,36 @@ def _save_part(folder: Path, part: str, module: nn.Module, source: Path | None, 
 
 def _tokenizer_file(module: nn.Module) -> Path | None:
     """The file of the tokenizer that a part reads with; None for bytes."""
-    file: Path | None = getattr(getattr(module, "_tokenizer", None) or getattr(module, "tokenizer", None), "file", None)
+    file: Path | None = getattr(getattr(module, "_tokenizer", None), "file", None)
     return file
+
+
+def _must_read(spec: ModelSpec, tokenizers: Mapping[str, Path]) -> None:
+    """Raises ValueError where a part has neither a tokenizer nor a vocabulary of bytes, before anything is loaded."""
+    if "text" not in tokenizers:
+        text.default_tokenizer(spec.text)
+    if "backbone" not in tokenizers and "backbone" in parts_of(spec):
+        tokens.default_tokenizer(spec.backbone.ids)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """The process's random numbers from `seed` on, and afterwards as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def _flush(folder: Path) -> None:
     """Every file and folder below `folder` to the disk, so that what is renamed into place is whole after a power cut too."""
     for path in (*folder.rglob("*"), folder):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """A file, or a folder's list of names, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -17,7 +17,7 @@ from training.model.tensor_files import stored
 from training.model.text import TextEncoder, open_tokenizer
 from training.model.tokens import FileTokenizer
 from training.model.vae import build_vae
-from training.model.weights import KeyMap, load
+from training.model.weights import KeyMap, differing, load
 
 QUERIES = "query_embed"
 BESIDE = "pan"
@@ -96,6 +96,12 @@ def fill(part: str, module: nn.Module, source: Path, *, device: Any = "cpu", dty
     if not (lacking and beside.is_dir()):
         return left
     return load(network, beside, device=device, dtype=dtype, absent=lambda name: not ours(name))
+
+
+def changed(part: str, module: nn.Module, source: Path) -> list[str]:
+    """Names of a part's parameters, PAN's own left out, that are not as `source` has them; all are compared."""
+    keymap = keymap_for(part, stored(source).keys())
+    return differing(weights_of(module), source, keymap=keymap, but=own_names(part), unused=_unused(part, module))
 
 
 def all_but(names: Collection[str]) -> Callable[[str], bool]:

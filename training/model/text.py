@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.model.plain import must
 from training.model.spec import TextSpec
 from training.model.tokens import Tokenizer
 
@@ -71,6 +72,19 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     raise ValueError(f"{folder}: no tokenizer there (tokenizer.json or spiece.model); copy the one that belongs to the text encoder, such as google/umt5-xxl's")
 
 
+def default_tokenizer(spec: TextSpec) -> Tokenizer:
+    """The byte tokenizer, where the vocabulary is about as large as its own.
+
+    Raises:
+        ValueError: it is smaller, or that of a model which learned other tokens.
+    """
+    must(
+        ByteTokenizer.vocab <= spec.vocab < 2 * ByteTokenizer.vocab,
+        f"text: a vocabulary of {spec.vocab} is not that of bytes ({ByteTokenizer.vocab}); give the model's own tokenizer, a folder with its tokenizer.json",
+    )
+    return ByteTokenizer()
+
+
 class TextEncoder(nn.Module):
     """transformers' umT5 encoder behind Wan's conventions; `network` is a `UMT5EncoderModel`.
 
@@ -78,17 +92,26 @@ class TextEncoder(nn.Module):
     """
 
     def __init__(self, spec: TextSpec, tokenizer: Tokenizer | None = None) -> None:
-        """Random weights of the widths in `spec`; without a tokenizer, texts are read as bytes.
+        """Random weights of the widths in `spec`.
 
-        Raises:
-            ValueError: the vocabulary is smaller than the bytes'.
+        Args:
+            tokenizer: None for one token a byte, which only a small vocabulary of ours allows.
         """
         super().__init__()
-        if tokenizer is None and spec.vocab < ByteTokenizer.vocab:
-            raise ValueError(f"text: a vocabulary of {spec.vocab} cannot hold the byte tokenizer's {ByteTokenizer.vocab}; widen it or give a tokenizer")
         self.spec = spec
-        self.tokenizer: Tokenizer = ByteTokenizer() if tokenizer is None else tokenizer
+        self._tokenizer = tokenizer
         self.network = _umt5(spec)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What turns texts into tokens.
+
+        Raises:
+            ValueError: none was given, and the model has a vocabulary of its own.
+        """
+        if self._tokenizer is None:
+            self._tokenizer = default_tokenizer(self.spec)
+        return self._tokenizer
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """[B, tokens, d_model] in the weights' dtype: each text's hidden states, then zeros up to `spec.tokens`."""

@@ -28,7 +28,7 @@ def none(name: str) -> bool:
 def empty_weights() -> Iterator[None]:
     """Modules built inside have parameters without memory (on device "meta"); their buffers, such as rotary tables, are real.
 
-    Values that a constructor gives to parameters are lost: each is to be loaded, or filled afterwards.
+    Values that a constructor gives to parameters are lost: each is to be loaded, or filled afterwards. It changes `nn.Module` itself for the while: one thread.
     """
     register = nn.Module.register_parameter
 
@@ -92,6 +92,22 @@ def load(
         _put(module, places[name], _cast(torch.empty(old.shape, dtype=old.dtype, device=device), name, dtype))
     module.to(device)
     return left
+
+
+def differing(module: nn.Module, source: Path, *, keymap: KeyMap | None = None, but: Named = none, unused: Named = none) -> list[str]:
+    """The module's names whose values are not those that `source` has, rounded to the module's dtype; each is read and compared, one at a time.
+
+    Args:
+        keymap, unused: as for `load`; but: names that are not looked at.
+    """
+    entries, places = stored(source), _places(module)
+    found, _ = _pairs(entries, places, keymap, unused)
+    same = set()
+    for name, tensor in _read({name: keys[0] for name, keys in found.items()}, entries, "cpu"):
+        mine = _at(module, name).detach().cpu()
+        if mine.shape == tensor.shape and torch.equal(mine, tensor.to(mine.dtype)):
+            same.add(name)
+    return [name for name in places if name not in same and not but(name)]
 
 
 def _places(module: nn.Module) -> dict[str, list[str]]:

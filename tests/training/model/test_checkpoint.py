@@ -188,6 +188,34 @@ def test_frozen_parts_may_stay_where_they_are(makers: dict[str, Path], tmp_path:
     assert not (tmp_path / "other").exists()
 
 
+def test_a_trained_part_is_not_taken_for_the_files_it_began_with(makers: dict[str, Path], tmp_path: Path) -> None:
+    model = start_model(DEBUG, makers, tokenizers={}, dtype=torch.bfloat16)
+    frozen = {part: makers[part] for part in ("text", "backbone")}
+    with torch.no_grad():
+        model.backbone.query_embed.add_(1)  # PAN's own: saved beside
+    save_model(tmp_path / "rounded", model, sources=frozen)
+    with torch.no_grad():
+        model.backbone.get_parameter("model.language_model.layers.2.mlp.up_proj.weight")[0, 0] += 1
+    with pytest.raises(ValueError, match=r"is not what backbone is now.*: model\.language_model\.layers\.2\.mlp\.up_proj\.weight differ; save the part"):
+        save_model(tmp_path / "model", model, sources=frozen)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_real_vocabulary_wants_its_tokenizer_before_anything_is_read(makers: dict[str, Path]) -> None:
+    with pytest.raises(ValueError, match="text: a vocabulary of 256384 is not that of bytes"):
+        start_model(SPECS["pan_14b"], makers, tokenizers={})
+    with pytest.raises(ValueError, match="tokenizer: the model's special ids begin at 151643"):
+        start_model(SPECS["pan_14b"], makers, tokenizers={"text": makers["text"]})
+
+
+def test_a_connector_is_new_where_none_is_given(tmp_path: Path) -> None:
+    save_model(tmp_path / "model", init_model(PANDORA, seed=1))
+    sources = {part: tmp_path / "model" / part for part in ("decoder", "vae", "text", "backbone")}
+    model = start_model(PANDORA, sources, tokenizers={}, seed=2)
+    assert torch.equal(model.connector.state_in.weight, start_model(PANDORA, sources, tokenizers={}, seed=2).connector.state_in.weight)
+    assert not torch.equal(model.connector.state_in.weight, open_model(tmp_path / "model").connector.state_in.weight)
+
+
 def test_a_part_without_files_is_named(makers: dict[str, Path]) -> None:
     with pytest.raises(ValueError, match="no files for vae, backbone; give a folder for each"):
         start_model(DEBUG, {part: makers[part] for part in ("decoder", "text")}, tokenizers={})

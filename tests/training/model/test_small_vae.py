@@ -97,7 +97,7 @@ def test_a_compression_it_cannot_do_is_refused(spec: VaeSpec) -> None:
         SmallVae(spec)
 
 
-def squares(seed: int, batch: int = 8, frames: int = 9, side: int = 32) -> Tensor:
+def squares(seed: int, batch: int = 8, frames: int = 9, side: int = 24) -> Tensor:
     """Coloured squares that move by two pixels a frame over a plain ground: a block world in the small."""
     random = torch.Generator().manual_seed(seed)
     clip = torch.empty(batch, 3, frames, side, side)
@@ -122,7 +122,7 @@ def test_it_learns_moving_squares() -> None:
             return functional.mse_loss(vae.decode(vae.encode(held_out)), held_out).item()
 
     before = error()
-    for step in range(60):
+    for step in range(50):
         clip = squares(step)
         mean, log_variance = vae(clip)
         sample = mean + torch.randn(mean.shape, generator=noise) * (0.5 * log_variance).exp()

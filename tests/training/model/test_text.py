@@ -99,8 +99,13 @@ def test_a_tokenizer_of_another_model_is_refused() -> None:
 
     with pytest.raises(ValueError, match="token id 999 of 'turn' is beyond the vocabulary of 272"):
         TextEncoder(SPEC, Wide()).encode(["turn"])
-    with pytest.raises(ValueError, match="vocabulary of 100 cannot hold the byte tokenizer's 259"):
-        TextEncoder(TextSpec(vocab=100, d_model=48, d_kv=12, d_ff=96, heads=4, layers=2, tokens=16))
+
+
+@pytest.mark.parametrize("vocab", [100, 256384])
+def test_no_model_with_another_vocabulary_reads_bytes(vocab: int) -> None:
+    encoder = TextEncoder(TextSpec(vocab=vocab, d_model=8, d_kv=4, d_ff=8, heads=2, layers=1, tokens=16))
+    with pytest.raises(ValueError, match=rf"a vocabulary of {vocab} is not that of bytes \(259\); give the model's own tokenizer"):
+        encoder.encode(["turn"])
 
 
 def test_bytes_are_their_own_tokens() -> None:
