@@ -1,10 +1,10 @@
-"""Build: makes the files of one pack, shard by shard, and leaves alone what is already there in full."""
+"""Folder, Build: the files of one pack, made shard by shard; what is already there in full is left alone."""
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO, TypeAlias
 
 import pyarrow as pa
 
@@ -13,7 +13,9 @@ from curation.ledger import FrozenLedger, score_names
 from curation.sample import digest, document, to_json
 from curation.segments import BLOBS, PLACE, DamagedSegment
 from curation.shards import MEMBERS, TarWriter, parquet_bytes, read_shard
-from curation.storage import flush, kill_point
+from curation.storage import Storage, flush, kill_point
+
+Fill: TypeAlias = Callable[[TarWriter], pa.Table]
 
 
 @dataclass(frozen=True)
@@ -31,69 +33,49 @@ class Contents:
 
 
 @dataclass(frozen=True)
-class Build:
-    """Makes the files of one pack under `folder`; what is already there in full is left as it is."""
+class Folder:
+    """The files of one pack, under `path` of an output; what is already there in full is left as it is."""
 
-    ledger: FrozenLedger
-    folder: str
-    thresholds: Mapping[str, Any]
-    scores: list[str]
-    provenance: list[str]
-    columns: pa.Schema
+    out: Storage
+    path: str
 
-    def shard(self, shard: Contents, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """One tar and its sidecar, made locally, read back, then published; its entry in the manifest."""
-        out, name = self.ledger.out, f"{self.folder}/{shard.split}/{shard.name}.tar"
-        there = out.size(name) is not None and out.sha256(name)
-        tar, sidecar = self._dry(rows) if there else (None, None)
-        if tar is None or tar.sha256.hexdigest() != there:
-            with out.scratch() as path:
+    def tar(self, split: str, name: str, fill: Fill, check: Callable[[BinaryIO], None]) -> dict[str, Any]:
+        """One tar and its sidecar, made locally, read back, then published; its entry in the manifest.
+
+        Args:
+            fill: adds the members and gives the sidecar, a row a sample; called again where the tar has to be written.
+            check: reads the tar back before anyone else can; raises where it is not as it was written.
+        """
+        out, path = self.out, f"{self.path}/{split}/{name}.tar"
+        there = out.size(path) is not None and out.sha256(path)
+        tar = TarWriter(None)  # a finished shard is recognised by its hash
+        sidecar = fill(tar) if there else None
+        if sidecar is None or tar.sha256.hexdigest() != there:
+            with out.scratch() as scratch:
                 kill_point("open scratch")
-                with path.open("xb") as sink:
-                    tar, sidecar = self._tar(TarWriter(sink), rows)
+                with scratch.open("xb") as sink:
+                    tar = TarWriter(sink)
+                    sidecar = fill(tar)
                     flush(sink)
                 kill_point("written scratch")
-                with path.open("rb") as source:
-                    _check(source, shard)
-                out.publish(path, name)
-        assert sidecar is not None
-        beside = self.file(f"{shard.split}/{shard.name}.parquet", parquet_bytes(sidecar), None)
+                with scratch.open("rb") as source:
+                    check(source)
+                out.publish(scratch, path)
+        beside = self.file(f"{split}/{name}.parquet", parquet_bytes(sidecar), None)
         return {
-            "name": f"{shard.name}.tar",
-            "path": name,
-            "split": shard.split,
-            "samples": len(rows),
+            "name": f"{name}.tar",
+            "path": path,
+            "split": split,
+            "samples": sidecar.num_rows,
             "bytes": tar.size,
             "sha256": tar.sha256.hexdigest(),
             "md5": tar.md5.hexdigest(),
             "sidecar": beside,
         }
 
-    def _dry(self, rows: Sequence[Mapping[str, Any]]) -> tuple[TarWriter, pa.Table]:
-        """What the shard would be, without writing it: a finished shard is recognised by its hash."""
-        return self._tar(TarWriter(None), rows)
-
-    def _tar(self, tar: TarWriter, rows: Sequence[Mapping[str, Any]]) -> tuple[TarWriter, pa.Table]:
-        thresholds, listed = digest(self.thresholds), []
-        for row in rows:
-            if wrong := faults(row):
-                raise DamagedSegment(row["segment"], f"clip {row['clip_id']}: {wrong[0]}")
-            sample = document(row, self.scores, self.provenance, thresholds)
-            data = {"json": to_json(sample).encode(), "mp4": self.ledger.read_clip_bytes(row), "txt": sample["caption"].encode()}
-            entry: dict[str, Any] = {"key": row["clip_id"], **row, "provenance": to_json(sample["provenance"]), "binding": sample["binding"]}
-            for ending in MEMBERS:
-                member = tar.add(f"{row['clip_id']}.{ending}", data[ending])
-                entry |= {f"{ending}_offset": member.offset, f"{ending}_size": member.size}
-            listed.append(entry)
-        tar.close()
-        base = [column for column in self.columns if column.name not in ("reject", "status", "error_code", "error_detail")]
-        places = [(f"{ending}_{what}", pa.int64()) for ending in MEMBERS for what in ("offset", "size")]
-        fields = [("key", pa.string()), *((c.name, c.type) for c in base), ("binding", pa.string()), *places]
-        return tar, pa.Table.from_pylist(listed, schema=pa.schema(fields))
-
     def file(self, name: str, data: bytes, rows: int | None) -> dict[str, Any]:
         """A small file of the pack; its entry in the manifest."""
-        out, path, sha = self.ledger.out, f"{self.folder}/{name}", hashlib.sha256(data).hexdigest()
+        out, path, sha = self.out, f"{self.path}/{name}", hashlib.sha256(data).hexdigest()
         if out.size(path) != len(data) or out.sha256(path) != sha:
             out.replace(path, data)
         return {"path": path, "sha256": sha, "bytes": len(data)} | ({} if rows is None else {"rows": rows})
@@ -109,7 +91,41 @@ class Build:
         last = len(shards) - 1
         numbers = f"{{000000..{last:06d}}}" if last else "000000"
         index = self.file(f"{split}/index.json", (json.dumps(wids, indent=1) + "\n").encode(), None)
-        return {**summary, "urls": f"{self.folder}/{split}/pan-{split}-{numbers}.tar", "index": index}
+        return {**summary, "urls": f"{self.path}/{split}/pan-{split}-{numbers}.tar", "index": index}
+
+
+@dataclass(frozen=True)
+class Build:
+    """Makes a pack's shards of clips."""
+
+    ledger: FrozenLedger
+    folder: Folder
+    thresholds: Mapping[str, Any]
+    scores: list[str]
+    provenance: list[str]
+    columns: pa.Schema
+
+    def shard(self, shard: Contents, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """One shard; its entry in the manifest."""
+        return self.folder.tar(shard.split, shard.name, lambda tar: self._fill(tar, rows), lambda source: _check(source, shard))
+
+    def _fill(self, tar: TarWriter, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+        thresholds, listed = digest(self.thresholds), []
+        for row in rows:
+            if wrong := faults(row):
+                raise DamagedSegment(row["segment"], f"clip {row['clip_id']}: {wrong[0]}")
+            sample = document(row, self.scores, self.provenance, thresholds)
+            data = {"json": to_json(sample).encode(), "mp4": self.ledger.read_clip_bytes(row), "txt": sample["caption"].encode()}
+            entry: dict[str, Any] = {"key": row["clip_id"], **row, "provenance": to_json(sample["provenance"]), "binding": sample["binding"]}
+            for ending in MEMBERS:
+                member = tar.add(f"{row['clip_id']}.{ending}", data[ending])
+                entry |= {f"{ending}_offset": member.offset, f"{ending}_size": member.size}
+            listed.append(entry)
+        tar.close()
+        base = [column for column in self.columns if column.name not in ("reject", "status", "error_code", "error_detail")]
+        places = [(f"{ending}_{what}", pa.int64()) for ending in MEMBERS for what in ("offset", "size")]
+        fields = [("key", pa.string()), *((c.name, c.type) for c in base), ("binding", pa.string()), *places]
+        return pa.Table.from_pylist(listed, schema=pa.schema(fields))
 
 
 def _check(source: Any, shard: Contents) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from curation.build import Build, Contents, published_columns
+from curation.build import Build, Contents, Folder, published_columns
 from curation.clips import SCHEMA_VERSION
 from curation.config import Config
 from curation.dedup import Member, split_keys, table_of
@@ -92,23 +92,24 @@ def pack(
     text = (json.dumps(frozen, indent=1, sort_keys=True) + "\n").encode()
     if out.size(PACK_PLAN) is None or out.read(PACK_PLAN) != text:
         out.replace(PACK_PLAN, text)
-    manifest = _published(out, pack_id)
+    manifest = published(out, pack_id)
     if manifest is None:
         measured = [name for name in score_names(clips) if all(row[name] is not None for row in rows.values())]
-        build = Build(ledger, f"{PACKS}/{pack_id}", plan.thresholds, measured, _provenance_names(ledger.videos(), clips), published_columns(clips).schema)
+        folder = Folder(out, f"{PACKS}/{pack_id}")
+        build = Build(ledger, folder, plan.thresholds, measured, _provenance_names(ledger.videos(), clips), published_columns(clips).schema)
         try:
             listed = [build.shard(shard, [rows[clip] for clip in shard.clip_ids]) for shard in shards]
         except DamagedSegment as error:
             discard(out, error.segment)
             raise
         manifest = _manifest(plan, pack_id, rows, listed, dict(summary or {}))
-        manifest["splits"] = {split: build.index(split, listed) for split in SPLITS}
-        manifest["files"] = {name: build.file(f"{name}.parquet", files[name], tables[name].num_rows) for name in sorted(files)}
-        manifest["files"]["schema"] = build.file("pan-clip-1.schema.json", (json.dumps(schema(), indent=1) + "\n").encode(), None)
+        manifest["splits"] = {split: folder.index(split, listed) for split in SPLITS}
+        manifest["files"] = {name: folder.file(f"{name}.parquet", files[name], tables[name].num_rows) for name in sorted(files)}
+        manifest["files"]["schema"] = folder.file("pan-clip-1.schema.json", (json.dumps(schema(), indent=1) + "\n").encode(), None)
         if fence is not None:
             check_fence(out, fence)
         out.replace(MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
-    _point_at(out, pack_id)
+    point_at(out, pack_id, ("clips.parquet", "videos.parquet"))
     return manifest
 
 
@@ -225,7 +226,7 @@ def _manifest(plan: PackPlan, pack_id: str, rows: Mapping[str, Mapping[str, Any]
     }
 
 
-def _published(out: Storage, pack_id: str) -> Manifest | None:
+def published(out: Storage, pack_id: str) -> Manifest | None:
     """The manifest, if this very pack is published and all its files are there with their sizes."""
     if out.size(MANIFEST) is None:
         return None
@@ -242,10 +243,10 @@ def manifest_files(manifest: Manifest) -> list[dict[str, Any]]:
     return [*manifest["shards"], *(shard["sidecar"] for shard in manifest["shards"]), *manifest["files"].values(), *indexes]
 
 
-def _point_at(out: Storage, pack_id: str) -> None:
-    """After the manifest: the links for people and globs, then the packs that no manifest names any more."""
+def point_at(out: Storage, pack_id: str, names: Sequence[str]) -> None:
+    """After the manifest: the links for people and globs (the shards, and the pack's files `names`), then the packs that no manifest names any more."""
     out.link("shards", f"{PACKS}/{pack_id}")
-    for name in ("clips.parquet", "videos.parquet"):
+    for name in names:
         out.link(name, f"shards/{name}")
     for other in out.folders(PACKS):
         if other != pack_id:

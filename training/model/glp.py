@@ -4,7 +4,7 @@
 # Q queries, S state width; T pixel frames.
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -31,6 +31,7 @@ class Window:
         state_BGQS: the predicted states, one a chunk; None for a model of texts alone.
         first_B: bool, whether the window begins at its clip's first frame.
         null_ND: the empty text, encoded; needed where contexts are dropped, or where the condition frame has a context of its own.
+        real_B: bool, which windows are learnt from; the others only fill the batch up. None: all.
     """
 
     latents_BCFHW: Tensor
@@ -38,6 +39,7 @@ class Window:
     state_BGQS: Tensor | None
     first_B: Tensor
     null_ND: Tensor | None = None
+    real_B: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ class GLP(nn.Module):
         dropped: float = 0.1,
         unconditional: Unconditional = "text",
     ) -> WindowLoss:
-        """The flow-matching loss of a batch of windows, at levels and with noise that `generator` draws.
+        """The flow-matching loss of a batch of windows, at levels and with noise that `generator` draws. It is 0 where no window is real.
 
         Args:
             weighting: PAN weighs all levels alike.
@@ -179,6 +181,10 @@ class GLP(nn.Module):
         told = self.velocity(noised(latents, noise, levels.sigma_BF), levels, text, state, "all")
         error = objectives.errors(told, target(latents, noise))
         weight = objectives.weights(levels.sigma_BF, self.schedule, weighting)
+        if window.real_B is not None:
+            levels = replace(levels, loss_BF=levels.loss_BF & window.real_B.to(levels.loss_BF.device)[:, None])
+            if not bool(window.real_B.any()):
+                return WindowLoss(error.sum() * 0, error, levels, self.schedule)
         return WindowLoss(objectives.flow_matching(error, levels.loss_BF, weight), error, levels, self.schedule)
 
     def alignment_loss(self, state_BRQS: Tensor, text_BRND: Tensor) -> Tensor:

@@ -54,6 +54,27 @@ def tokens(grid: tuple[int, int, int], seconds: float | None, spec: VisionSpec) 
     return Grid(time, height // spec.merge, width // spec.merge, 1.0 if seconds is None else seconds * spec.tokens_per_second)
 
 
+@dataclass(frozen=True)
+class Look:
+    """The pixels that the tower is shown, sampled in time and resized: what is worth storing of a chunk, a quarter of its patches' bytes.
+
+    Raises:
+        ValueError: they are no uint8 RGB frames.
+    """
+
+    frames_THWC: Frames_THWC
+    """uint8 RGB [T, H, W, 3]."""
+    seconds: float | None
+    """As `Sight.seconds`."""
+
+    def __post_init__(self) -> None:
+        _check_frames(self.frames_THWC)
+
+    def sight(self, spec: VisionSpec) -> Sight:
+        """The same as patches."""
+        return _patched(self.frames_THWC, spec, self.seconds)
+
+
 def see(frames_THWC: Frames_THWC, fps: float, spec: VisionSpec) -> Sight:
     """Frames as the tower wants them: one frame as a picture, more as a video of which `spec.sample_fps` frames a second are kept.
 
@@ -67,18 +88,31 @@ def see(frames_THWC: Frames_THWC, fps: float, spec: VisionSpec) -> Sight:
     Source: Qwen's vision_process.py and transformers' Qwen2VLImageProcessorPil, whose results this gives to the bit, for each frame of a video too.
     (Processors that resize with torchvision round otherwise, by 2 of 256 steps at most; Pillow gives the same on every machine.)
     """
+    return look_at(frames_THWC, fps, spec).sight(spec)
+
+
+def look_at(frames_THWC: Frames_THWC, fps: float, spec: VisionSpec) -> Look:
+    """`see`, as far as pixels: the frames that are kept, at the tower's size.
+
+    Raises:
+        ValueError: as `see`.
+    """
+    _check_frames(frames_THWC)
+    if len(frames_THWC) == 1:
+        return Look(_resized(frames_THWC, spec, spec.image_pixels), None)
+    must(math.isfinite(fps) and fps > 0, f"see: {fps} frames a second; a video's clock must run")
+    kept = sampled(len(frames_THWC), fps, spec)
+    # Qwen counts a sampled video's rate as frames kept by duration, whatever lies between them.
+    seconds = spec.temporal_patch * len(frames_THWC) / (len(kept) * fps)
+    return Look(_resized(frames_THWC[kept], spec, spec.video_pixels), seconds)
+
+
+def _check_frames(frames_THWC: Frames_THWC) -> None:
     shape = np.shape(frames_THWC)
     must(
         isinstance(frames_THWC, np.ndarray) and frames_THWC.dtype == np.uint8 and len(shape) == 4 and shape[-1] == 3 and min(shape) > 0,
         f"see: frames must be a uint8 array [T, H, W, 3] with at least one frame, got {getattr(frames_THWC, 'dtype', type(frames_THWC))} {shape}",
     )
-    if len(frames_THWC) == 1:
-        return _patched(frames_THWC, spec, spec.image_pixels, None)
-    must(math.isfinite(fps) and fps > 0, f"see: {fps} frames a second; a video's clock must run")
-    kept = sampled(len(frames_THWC), fps, spec)
-    # Qwen counts a sampled video's rate as frames kept by duration, whatever lies between them.
-    seconds = spec.temporal_patch * len(frames_THWC) / (len(kept) * fps)
-    return _patched(frames_THWC[kept], spec, spec.video_pixels, seconds)
 
 
 def sampled(count: int, fps: float, spec: VisionSpec) -> npt.NDArray[np.int64]:
@@ -119,10 +153,15 @@ def fitted(height: int, width: int, factor: int, pixels: tuple[int, int]) -> tup
     return rows * factor, columns * factor
 
 
-def _patched(frames_THWC: Frames_THWC, spec: VisionSpec, pixels: tuple[int, int], seconds: float | None) -> Sight:
-    """Resized, normalised, the last frame repeated until time divides, cut into patches in the order that merging wants."""
+def _resized(frames_THWC: Frames_THWC, spec: VisionSpec, pixels: tuple[int, int]) -> Frames_THWC:
+    """Frames at the tower's size."""
     height, width = fitted(frames_THWC.shape[1], frames_THWC.shape[2], spec.patch * spec.merge, pixels)
-    resized = np.stack([np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC)) for frame in frames_THWC])
+    return np.stack([np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC)) for frame in frames_THWC])
+
+
+def _patched(resized: Frames_THWC, spec: VisionSpec, seconds: float | None) -> Sight:
+    """Frames at the tower's size, normalised, the last one repeated until time divides, cut into patches in the order that merging wants."""
+    height, width = resized.shape[1:3]
     lacking = -len(resized) % spec.temporal_patch
     resized = np.concatenate([resized, np.repeat(resized[-1:], lacking, axis=0)])
     colours = np.stack([_TABLE[channel][resized[..., channel]] for channel in range(3)], axis=1)  # [T, C, H, W]

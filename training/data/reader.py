@@ -1,0 +1,60 @@
+"""Reader: what a worker process does: it reads one sample, holds it to the manifest, and makes its window."""
+
+from dataclasses import dataclass
+
+import torch
+
+from curation.clips import ClipError
+from curation.storage import Storage
+from training.data.buckets import Size
+from training.data.grid import place
+from training.data.index import Usable
+from training.data.samples import BadSample, Kind, read_clip, read_encoded
+from training.data.windows import Phase, Piece, blank, of_clip, of_encoded
+from training.diffusion.swin import WindowPlan
+from training.model.spec import ModelSpec
+
+Pick = tuple[int, int, Size]
+"""(epoch, number of the sample or -1 for a blank, bucket)."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What a worker process does: a pick to a piece. It pickles.
+
+    Attributes:
+        samples: of the index; the picks' numbers count them.
+        window: chunks of a window.
+        last: the chunk where a window may begin at the latest.
+    """
+
+    store: Storage
+    kind: Kind
+    samples: tuple[Usable, ...]
+    spec: ModelSpec
+    phase: Phase
+    plan: WindowPlan
+    seed: int
+    last: int | None
+    dtype: torch.dtype
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, pick: Pick) -> Piece:
+        epoch, number, size = pick
+        window = self.plan.chunks
+        if number < 0:
+            return blank(size, window, self.phase, self.spec, self.dtype)
+        sample = self.samples[number]
+        entry = sample.entry
+        at = place(entry.key, sample.chunks, window, self.plan.first_share, self.seed, epoch, self.last)
+        try:
+            if self.kind == "clips":
+                return of_clip(read_clip(self.store, entry), size, at, self.phase, self.spec)
+            return of_encoded(entry.key, *read_encoded(self.store, entry), at, self.phase, self.spec)
+        except BadSample as error:
+            wrong = str(error)
+        except ClipError as error:
+            wrong = str(entry.bad(str(error)))
+        return blank(size, window, self.phase, self.spec, self.dtype, wrong, entry.key)

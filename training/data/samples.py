@@ -1,0 +1,111 @@
+"""Samples: one published sample, raw or encoded, read by its byte ranges; nothing gets by whose hash is not the manifest's."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curation.binding import Unbound, check
+from curation.shards import MEMBERS as CLIP_MEMBERS
+from curation.shards import Sample, UnsafeShard, read_range, sample_of
+from curation.storage import Storage
+from training.data import latents
+
+Kind = Literal["clips", "latents"]
+
+
+class BadSample(ValueError):
+    """A sample is not what its manifest says, or cannot be used: names the shard and the key."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one sample lies, and what it must hash to.
+
+    Attributes:
+        key: its clip's id.
+        shard: the tar's path in the folder.
+        places: (offset, size) of each member in the tar: json, mp4, txt of a clip; json, safetensors of an encoded one.
+        seals: sha256 by name: of a clip "mp4", "caption" and their "binding"; of an encoded one each member's.
+    """
+
+    key: str
+    shard: str
+    places: tuple[tuple[int, int], ...]
+    seals: Mapping[str, str]
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], shard: str, kind: Kind) -> "Entry":
+        """From a sidecar's row."""
+        members: tuple[str, ...] = CLIP_MEMBERS if kind == "clips" else latents.MEMBERS
+        clip = {"mp4": "video_sha256", "caption": "caption_sha256", "binding": "binding"}
+        seals = {what: row[column] for what, column in (clip if kind == "clips" else {name: f"{name}_sha256" for name in members}).items()}
+        return cls(row["key"], shard, tuple((row[f"{name}_offset"], row[f"{name}_size"]) for name in members), seals)
+
+    def bad(self, what: str) -> BadSample:
+        """The error about this sample."""
+        return BadSample(f"{self.shard}: sample {self.key}: {what}")
+
+
+def read_clip(store: Storage, entry: Entry) -> Sample:
+    """A raw sample, whose MP4, caption and document belong together and to the manifest.
+
+    Raises:
+        BadSample: they do not.
+    """
+    document, mp4, text = _members(store, entry)
+    try:
+        sample = sample_of(entry.key, mp4, document, text)
+        check(sample)
+    except (UnsafeShard, Unbound) as error:
+        raise entry.bad(str(error)) from error
+    told = {"mp4": sample.document["mp4"]["sha256"], "caption": sample.document["caption_sha256"], "binding": sample.document["binding"]}
+    _same(entry, told)
+    return sample
+
+
+def read_encoded(store: Storage, entry: Entry) -> tuple[Mapping[str, Any], latents.Encoded]:
+    """An encoded sample's document and tensors.
+
+    Raises:
+        BadSample: their bytes are not those that were published.
+    """
+    members = _members(store, entry)
+    _same(entry, {name: hashlib.sha256(data).hexdigest() for name, data in zip(latents.MEMBERS, members, strict=True)})
+    document = json.loads(members[0])
+    try:
+        return document, latents.Encoded.from_bytes(members[1], document["actions"], document["look_seconds"])
+    except ValueError as error:
+        raise entry.bad(str(error)) from error
+
+
+def sidecar_rows(store: Storage, shard: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The rows of a manifest's shard, a sample each.
+
+    Raises:
+        BadSample: the sidecar's bytes are not those that were published.
+    """
+    beside = shard["sidecar"]
+    data = store.read(beside["path"]) if store.size(beside["path"]) is not None else b""
+    if hashlib.sha256(data).hexdigest() != beside["sha256"]:
+        raise BadSample(f"{beside['path']}: its bytes are not those that the manifest was published with; `pan verify {store.root}` says what else is damaged")
+    for batch in pq.ParquetFile(pa.BufferReader(data)).iter_batches():
+        yield from batch.to_pylist()
+
+
+def _members(store: Storage, entry: Entry) -> list[bytes]:
+    try:
+        with store.open(entry.shard) as source:
+            return [read_range(source, offset, size) for offset, size in entry.places]
+    except (UnsafeShard, FileNotFoundError) as error:
+        raise entry.bad(str(error)) from error
+
+
+def _same(entry: Entry, found: Mapping[str, str]) -> None:
+    for what, seal in entry.seals.items():
+        if found[what] != seal:
+            raise entry.bad(f"the sha256 of its {what} is {found[what][:12]}, but {str(seal)[:12]} by the manifest: it was damaged or exchanged")
