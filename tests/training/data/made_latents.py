@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save
+
 from curation.ledger import FrozenLedger
 from curation.lock import hold
 from curation.sample import digest
 from curation.shards import load_manifest
 from curation.sink import Ledger
 from curation.storage import Storage
-from safetensors.torch import save
-
 from pipelines.encode import to_do, wanted
 from training.data.encode_clips import EncodeClips
 from training.data.encoder import Encoder

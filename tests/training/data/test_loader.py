@@ -2,17 +2,12 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-import pytest
 import torch
 
 from training.data.loader import Loader
-from training.data.samples import BadSample
-from training.diffusion.swin import PLANS
 from training.model.glp import GLP
 from training.model.spec import SPECS
-from training.model.vision import see
 
 SPEC = SPECS["debug"]
 L = SPEC.chunks.chunk_latents  # 2 latents, 8 frames a chunk
@@ -40,6 +35,9 @@ def test_raw_and_encoded_shards_give_the_same_windows_and_dialogues(clips: Path,
         assert other.dialogues is not None
         for left, right in zip(one.dialogues, other.dialogues, strict=True):
             assert [r.action for r in left.rounds] == [r.action for r in right.rounds]
-            assert all(torch.equal(a.sight.patches_NP, b.sight.patches_NP) and a.sight.seconds == b.sight.seconds for a, b in zip(left.rounds, right.rounds, strict=True))
+            assert all(
+                torch.equal(a.sight.patches_NP, b.sight.patches_NP) and a.sight.seconds == b.sight.seconds
+                for a, b in zip(left.rounds, right.rounds, strict=True)
+            )
             compared += len(left.rounds)
     assert compared > 14
