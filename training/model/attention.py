@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -114,18 +114,6 @@ def rotary_table(head_dim: int, theta: float, size_FRC: tuple[int, int, int], fi
         return torch.stack((turn_LE.cos(), turn_LE.sin()), -1).unsqueeze(1).to(dtype)
 
 
-def rotated(x_BLNE: Tensor, table: Tensor) -> Tensor:
-    """`x_BLNE` turned by `table` (`rotary_table`'s), in the table's dtype: numbers 2i and 2i+1 of a head are one complex number.
-
-    In eager mode it is one complex product, one pass over the memory; torch.compile knows no complex numbers, but fuses the real form.
-    """
-    pairs = x_BLNE.to(table.dtype).unflatten(-1, (-1, 2))
-    if not torch.compiler.is_compiling():
-        return torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(table)).flatten(-2)
-    (even, odd), (cos, sin) = pairs.unbind(-1), table.unbind(-1)
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2)
-
-
 def dense(q_BLNE: Tensor, k_BLNE: Tensor, v_BLNE: Tensor, mask_LL: Tensor | None = None) -> Tensor:
     """Softmax attention of every query to every key, or to those that `mask_LL` (bool) allows; torch's fastest kernel for the device."""
     q, k, v = (x.transpose(1, 2) for x in (q_BLNE, k_BLNE, v_BLNE))
@@ -153,9 +141,25 @@ def attend(q_BLNE: Tensor, k_BLNE: Tensor, v_BLNE: Tensor, layout: Layout, token
 def prefix_dense(q_BLNE: Tensor, k_BLNE: Tensor, v_BLNE: Tensor, layout: Layout, tokens_per_frame: int) -> Tensor:
     """One dense call a group, with keys and values up to the group's end: exactly the mask, no masked work, the fastest kernels, any device."""
     skipped = layout.frames * tokens_per_frame - q_BLNE.shape[1]
-    spans = [(start * tokens_per_frame, stop * tokens_per_frame) for start, stop in layout.groups()]
-    parts = [dense(q_BLNE[:, start - skipped : stop - skipped], k_BLNE[:, :stop], v_BLNE[:, :stop]) for start, stop in spans if start >= skipped]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    spans = [(start * tokens_per_frame, stop * tokens_per_frame) for start, stop in layout.groups() if start * tokens_per_frame >= skipped]
+    queries, stops = q_BLNE.split([stop - start for start, stop in spans], 1), [stop for _, stop in spans]
+    return torch.cat([dense(q, k, v) for q, k, v in zip(queries, _Prefixes.apply(k_BLNE, *stops), _Prefixes.apply(v_BLNE, *stops), strict=True)], 1)
+
+
+class _Prefixes(torch.autograd.Function):
+    """The first `stop` tokens for each stop, rising to all of them; their gradients are added into one another, and no zeros are written for the rest."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BLNE: Tensor, *stops: int) -> tuple[Tensor, ...]:
+        return tuple(x_BLNE[:, :stop] for stop in stops)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        *shorter, whole = grads
+        total = whole.clone()
+        for grad in shorter:
+            total[:, : grad.shape[1]] += grad
+        return total, *[None] * len(grads)
 
 
 def masked(q_BLNE: Tensor, k_BLNE: Tensor, v_BLNE: Tensor, layout: Layout, tokens_per_frame: int) -> Tensor:
@@ -182,7 +186,7 @@ def flex(q_BLNE: Tensor, k_BLNE: Tensor, v_BLNE: Tensor, layout: Layout, tokens_
     on_cpu = q_BLNE.device.type == "cpu"
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (q_BLNE, k_BLNE, v_BLNE))
     must(not (on_cpu and wanted), "attention: FlexAttention has no backward on a CPU; take the back end 'prefix_dense', whose result is the same")
-    attention = flex_attention if on_cpu or torch.compiler.is_compiling() else _compiled_flex()
+    attention = flex_attention if on_cpu else _compiled_flex()
     block_mask = _block_mask(layout, tokens_per_frame, q_BLNE.shape[1], q_BLNE.device)
     q, k, v = (x.transpose(1, 2) for x in (q_BLNE, k_BLNE, v_BLNE))
     mixed: Tensor = attention(q, k, v, block_mask=block_mask)
@@ -211,5 +215,7 @@ def _group_of_token(layout: Layout, tokens_per_frame: int, device: torch.device)
     return torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)
 
 
-BACKENDS: Mapping[str, Callable[[Tensor, Tensor, Tensor, Layout, int], Tensor]] = MappingProxyType({"prefix_dense": prefix_dense, "flex": flex, "mask": masked})
+# A block that is compiled leaves `flex`, and only that, to its own compilation: its block mask must be made once, and not in each call.
+_flex_by_itself: Callable[..., Tensor] = torch.compiler.disable(flex, recursive=False)
+BACKENDS: Mapping[str, Callable[..., Tensor]] = MappingProxyType({"prefix_dense": prefix_dense, "flex": _flex_by_itself, "mask": masked})
 """The ways to attend, by name."""

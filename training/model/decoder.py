@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.model.attention import Backend, Layout, attend, dense, rotary_table, rotated
+from training.model.attention import Backend, Layout, attend, dense, rotary_table
+from training.model.norms import gated, layer_normed, modulated, rms_normed, wide, wide_linear
 from training.model.plain import must
 from training.model.spec import DecoderSpec
 
@@ -30,23 +31,21 @@ class Attention(nn.Module):
         self.norm_q, self.norm_k = nn.RMSNorm(dim, eps), nn.RMSNorm(dim, eps)
         self.heads = heads
 
-    def split(self, x: Tensor) -> Tensor:
-        """[..., D] to [..., heads, D / heads]."""
-        return x.unflatten(-1, (self.heads, -1))
-
 
 class SelfAttention(Attention):
-    """Tokens attend to tokens, as the layout allows."""
+    """Tokens attend to tokens, as the layout allows; `backend` says how, and changes no result."""
 
-    def forward(self, x_BFPD: Tensor, table: Tensor, layout: Layout, backend: Backend, first: int) -> Tensor:
+    def __init__(self, dim: int, heads: int, eps: float, backend: Backend) -> None:
+        super().__init__(dim, heads, eps)
+        self.backend = backend
+
+    def forward(self, x_BFPD: Tensor, table: Tensor, layout: Layout, first: int) -> Tensor:
         """The mixed tokens of the frames from `first` on: [B, F - first, P, D]."""
-        tokens = x_BFPD.shape[2]
-        asking = x_BFPD[:, first:]
-        q = rotated(self.split(normed(self.norm_q, self.q(asking))).flatten(1, 2), table[first * tokens :])
-        k = rotated(self.split(normed(self.norm_k, self.k(x_BFPD))).flatten(1, 2), table)
-        v = self.split(self.v(x_BFPD)).flatten(1, 2)
-        mixed = attend(q.to(v.dtype), k.to(v.dtype), v, layout, tokens, backend)
-        return self.o(mixed.flatten(2).unflatten(1, asking.shape[1:3]))
+        tokens, asking = x_BFPD.shape[2], x_BFPD[:, first:] if first else x_BFPD
+        q = rms_normed(self.norm_q, self.q(asking), self.heads, table[first * tokens :])
+        k = rms_normed(self.norm_k, self.k(x_BFPD), self.heads, table)
+        v = self.v(x_BFPD).view(k.shape)
+        return self.o(attend(q, k, v, layout, tokens, self.backend).reshape(asking.shape))
 
 
 class CrossAttention(Attention):
@@ -54,14 +53,13 @@ class CrossAttention(Attention):
 
     def forward(self, x_BFPD: Tensor, context_BGND: Tensor, layout: Layout, first: int) -> Tensor:
         """[B, F - first, P, D]; `x_BFPD` holds the frames from `first` on."""
-        frames, tokens = x_BFPD.shape[1:3]
-        q = self.split(normed(self.norm_q, self.q(x_BFPD)).to(x_BFPD.dtype)).flatten(1, 2)
-        k = self.split(normed(self.norm_k, self.k(context_BGND)).to(x_BFPD.dtype))
-        v = self.split(self.v(context_BGND))
-        spans = [(max(start - first, 0) * tokens, (stop - first) * tokens, context) for start, stop, context in layout.segments() if stop > first]
-        parts = [dense(q[:, start:stop], k[:, context], v[:, context]) for start, stop, context in spans]
-        mixed = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-        return self.o(mixed.flatten(2).unflatten(1, (frames, tokens)))
+        q = rms_normed(self.norm_q, self.q(x_BFPD), self.heads)
+        k = rms_normed(self.norm_k, self.k(context_BGND).flatten(0, 1), self.heads).unflatten(0, context_BGND.shape[:2])
+        v = self.v(context_BGND).view(k.shape)
+        segments = [(stop - max(start, first), context) for start, stop, context in layout.segments() if stop > first]
+        queries, keys, values = q.split([frames * x_BFPD.shape[2] for frames, _ in segments], 1), k.unbind(1), v.unbind(1)
+        parts = [dense(queries[index], keys[context], values[context]) for index, (_, context) in enumerate(segments)]
+        return self.o(torch.cat(parts, 1).reshape(x_BFPD.shape))
 
 
 class Block(nn.Module):
@@ -72,9 +70,9 @@ class Block(nn.Module):
 
     def __init__(self, spec: DecoderSpec, backend: Backend = "prefix_dense") -> None:
         super().__init__()
-        self.eps, self.backend = spec.eps, backend
+        self.eps = spec.eps
         self.modulation = nn.Parameter(torch.randn(1, 6, spec.dim) / math.sqrt(spec.dim))
-        self.self_attn = SelfAttention(spec.dim, spec.heads, spec.eps)
+        self.self_attn = SelfAttention(spec.dim, spec.heads, spec.eps, backend)
         self.norm3 = nn.LayerNorm(spec.dim, spec.eps)
         self.cross_attn = CrossAttention(spec.dim, spec.heads, spec.eps)
         self.ffn = nn.Sequential(nn.Linear(spec.dim, spec.ffn), nn.GELU("tanh"), nn.Linear(spec.ffn, spec.dim))
@@ -92,11 +90,11 @@ class Block(nn.Module):
             first: a group's first frame.
         """
         shift1, scale1, gate1, shift2, scale2, gate2 = (wide(self.modulation) + time_BF6D).unsqueeze(3).unbind(2)
-        mixed = self.self_attn(modulated(x_BFPD, shift1, scale1, self.eps), table, layout, self.backend, first)
+        mixed = self.self_attn(modulated(x_BFPD, shift1, scale1, self.eps), table, layout, first)
         if first:
             x_BFPD, gate1, shift2, scale2, gate2 = (part[:, first:] for part in (x_BFPD, gate1, shift2, scale2, gate2))
         x_BFPD = gated(x_BFPD, mixed, gate1)
-        asking = normed(self.norm3, x_BFPD).to(x_BFPD.dtype)
+        asking = layer_normed(self.norm3, x_BFPD)
         x_BFPD = x_BFPD + self.cross_attn(asking, text_BGND, layout, first)
         if state_BGQD is not None:
             x_BFPD = x_BFPD + self.state_out(self.state_attn(asking, state_BGQD, layout, first))
@@ -247,31 +245,3 @@ def sinusoid(timestep: Tensor, width: int) -> Tensor:
     rate = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device=timestep.device) / half)
     angle = timestep.double().unsqueeze(-1) * rate
     return torch.cat((angle.cos(), angle.sin()), -1)
-
-
-def wide(x: Tensor) -> Tensor:
-    """`x` in float32, or float64 where it is."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
-def wide_linear(linear: nn.Linear, x: Tensor) -> Tensor:
-    """The linear map in float32 or wider, whatever its weights are."""
-    return F.linear(x, wide(linear.weight), wide(linear.bias))
-
-
-def normed(norm: nn.RMSNorm | nn.LayerNorm, x: Tensor) -> Tensor:
-    """`x` normalised, in float32 or wider: the caller rounds."""
-    if isinstance(norm, nn.RMSNorm):
-        return F.rms_norm(wide(x), norm.normalized_shape, wide(norm.weight), norm.eps)
-    return F.layer_norm(wide(x), norm.normalized_shape, wide(norm.weight), wide(norm.bias), norm.eps)
-
-
-def modulated(x_BFPD: Tensor, shift_BF1D: Tensor, scale_BF1D: Tensor, eps: float) -> Tensor:
-    """LayerNorm without weights, scaled and shifted by time; computed wide, rounded once to the tokens' dtype."""
-    plain = F.layer_norm(wide(x_BFPD), x_BFPD.shape[-1:], eps=eps)
-    return torch.addcmul(shift_BF1D, plain, 1 + scale_BF1D).to(x_BFPD.dtype)
-
-
-def gated(x_BFPD: Tensor, change_BFPD: Tensor, gate_BF1D: Tensor) -> Tensor:
-    """`x` plus the gated change; computed wide, rounded once."""
-    return torch.addcmul(wide(x_BFPD), wide(change_BFPD), gate_BF1D).to(x_BFPD.dtype)

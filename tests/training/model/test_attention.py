@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.model.attention import Backend, Layout, attend, dense, head_split, rotary_table, rotated, visible
+from training.model.attention import Backend, Layout, attend, dense, head_split, rotary_table, visible
+from training.model.norms import rotated
 
 PAN = Layout(1, (10, 10))
 SMALL = Layout(1, (2, 2))

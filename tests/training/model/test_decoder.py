@@ -32,7 +32,7 @@ def change(window: dict[str, Any], frames: slice, context: int) -> dict[str, Any
 def test_the_later_chunk_leaks_nothing_into_the_earlier(backend: str, dtype: torch.dtype) -> None:
     decoder, window = decoder_of(SPEC, dtype), window_of(SPEC, LAYOUT, dtype)
     for block in decoder.blocks:
-        block.backend = backend
+        block.self_attn.backend = backend
     with torch.no_grad():
         before, after = decoder(**window, layout=LAYOUT), decoder(**change(window, B, 1), layout=LAYOUT)
     assert torch.equal(before[:, :, :3], after[:, :, :3])
@@ -113,7 +113,7 @@ def test_the_mask_and_the_prefixes_have_the_same_gradients() -> None:
     decoder, window = decoder_of(SPEC), window_of(SPEC, LAYOUT)
     prefix = {name: grad.clone() for name, grad in gradients(decoder, window).items()}
     for block in decoder.blocks:
-        block.backend = "mask"
+        block.self_attn.backend = "mask"
     masked = gradients(decoder, window)
     assert all(grad.abs().max() > 0 for name, grad in masked.items() if not name.endswith("k.bias"))  # a key's bias cannot move a softmax, but for its norm
     assert max(float((prefix[name] - masked[name]).abs().max()) for name in prefix) <= 1e-10
@@ -282,3 +282,13 @@ def test_initial_weights() -> None:
     q = decoder.blocks[0].self_attn.q
     assert float(q.weight.detach().std()) == pytest.approx((2 / 512) ** 0.5, rel=0.02)
     assert torch.count_nonzero(q.bias) == 0
+
+
+def test_a_block_compiles_whole() -> None:
+    """torch.compile takes a block as one graph, forward and backward (traced here, without a code generator), and computes the same."""
+    eager, window = decoder_of(SPEC, torch.float32), window_of(SPEC, LAYOUT, torch.float32)
+    compiled = decoder_of(SPEC, torch.float32)
+    for block in compiled.blocks:
+        block.compile(backend="aot_eager", fullgraph=True, dynamic=False)
+    expected, got = gradients(eager, window), gradients(compiled, window)
+    assert max(float((got[name] - expected[name]).norm() / expected[name].norm()) for name in expected if not name.endswith("k.bias")) <= 1e-5
