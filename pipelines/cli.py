@@ -25,7 +25,7 @@ app = typer.Typer(
 recipes = typer.Typer(help="Show, check and compare recipes.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(recipes, name="recipe")
 
-SCRIPTS = ("curate", "rejudge", "recaption", "encode", "demo", "simulate", "export", "plan")
+SCRIPTS = ("curate", "rejudge", "recaption", "encode", "demo", "assemble", "simulate", "export", "plan")
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 Out = Annotated[str, typer.Argument(help="The output of `pan curate`: a folder or uri.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
@@ -84,6 +84,14 @@ def encode(context: typer.Context) -> None:
 def simulate(context: typer.Context) -> None:
     """What comes of an image and a list of actions, as a film by a world model; or action by action, in the terminal."""
     from pipelines import simulate as command
+
+    raise typer.Exit(command.main(context.args))
+
+
+@app.command(context_settings=PASSED_ON, short_help="A model to train, from Wan2.1's and Qwen's weights.")
+def assemble(context: typer.Context) -> None:
+    """Write a world model at the beginning of its training, from the folders of Wan2.1 and Qwen2.5-VL, or with random weights."""
+    from pipelines import assemble as command
 
     raise typer.Exit(command.main(context.args))
 

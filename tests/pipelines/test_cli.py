@@ -16,6 +16,7 @@ COMMANDS = (
     "rejudge",
     "recaption",
     "demo",
+    "assemble",
     "simulate",
     "export",
     "plan",
