@@ -1,218 +1,162 @@
-"""The parts of a model, as data: decoder, backbone, autoencoder, text encoder, connector, window; their defaults are the published 7B and 14B's.
+"""A model's parts by name: how each is built, and how each is filled from our files or from those of its makers."""
 
-Nothing imports torch. Source of the published numbers: Wan2.1's `wan/configs`, and the config.json of Qwen2.5-VL-7B-Instruct and of umT5-xxl.
-"""
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
 
-from dataclasses import dataclass, field
-from typing import Literal
+import torch
+from torch import nn
 
+from training.model.card import parts_of
+from training.model.decoder import Decoder
+from training.model.keymaps import from_diffusers
+from training.model.keymaps_encoders import qwen_from_hub, umt5_from_wan, vae_from_wan
 from training.model.plain import must
+from training.model.spec import ModelSpec
+from training.model.tensor_files import stored
+from training.model.text import TextEncoder, open_tokenizer
+from training.model.tokens import FileTokenizer
+from training.model.vae import build_vae
+from training.model.weights import KeyMap, differing, load
+
+QUERIES = "query_embed"
+BESIDE = "pan"
+"""Folder in an exported decoder, whose own files are as Wan's: PAN's parameters, for which Wan has no place."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DecoderSpec:
-    """g, the video decoder: Wan2.1's diffusion transformer, with a second cross-attention stream for the latent state.
+def build_part(spec: ModelSpec, part: str, tokenizer: Path | None = None) -> nn.Module:
+    """A part with random weights; inside `empty_weights`, with none.
 
-    Raises:
-        ValueError: `dim` is no multiple of `heads`, or a head's width is odd or under 6 (the rotation has three axes).
-    """
-
-    dim: int
-    ffn: int
-    heads: int
-    layers: int
-    in_channels: int = 16
-    out_channels: int = 16
-    patch: tuple[int, int, int] = (1, 2, 2)
-    """(latent frames, rows, columns) a token covers; the first must be 1, since a timestep belongs to a latent frame."""
-    text_dim: int = 4096
-    text_tokens: int = 512
-    """Text is zero-padded to so many tokens, and the zeros are attended, as in Wan's training."""
-    freq_dim: int = 256
-    eps: float = 1e-6
-    rope_theta: float = 10000.0
-    state_dim: int | None = 3584
-    """Width of a state's queries; None for a decoder without a state stream (PAN's first phase, Wan itself)."""
-    queries: int = 256
-
-    def __post_init__(self) -> None:
-        must(self.dim % self.heads == 0, f"decoder: dim {self.dim} is not divisible by heads {self.heads}; make dim a multiple of heads")
-        must(self.head_dim % 2 == 0 and self.head_dim >= 6, f"decoder: a head is {self.head_dim} wide (dim/heads); it must be even and at least 6")
-        must(self.patch[0] == 1, f"decoder: patch {self.patch} joins latent frames; its first number must be 1, since each frame has its own timestep")
-
-    @property
-    def head_dim(self) -> int:
-        """A head's width, 128 in both of Wan's."""
-        return self.dim // self.heads
-
-
-@dataclass(frozen=True, kw_only=True)
-class VisionSpec:
-    """h, Qwen2.5-VL's vision tower; `config.json` of the hub leaves some of these to defaults that transformers has changed, so all are given."""
-
-    depth: int = 32
-    hidden: int = 1280
-    intermediate: int = 3420
-    heads: int = 16
-    patch: int = 14
-    """px."""
-    temporal_patch: int = 2
-    """Frames."""
-    merge: int = 2
-    """Patches a side of what becomes one token."""
-    window: int = 112
-    """px a side of an attention window."""
-    full_attention_layers: tuple[int, ...] = (7, 15, 23, 31)
-    tokens_per_second: int = 2
-    """Temporal positions a second of video, in M-RoPE."""
-    sample_fps: float = 2.0
-    """Frames a second that are looked at."""
-    min_frames: int = 4
-    max_frames: int = 768
-    rounding: Literal["ceil", "floor"] = "ceil"
-    """To a multiple of `temporal_patch`: a chunk of 40 frames at 16 a second is 6 frames by "ceil" (PAN's 1530 tokens a state), 4 by "floor" (transformers)."""
-    places: Literal["ends", "even"] = "ends"
-    """ends: the first and the last frame and what lies evenly between, so that the newest is seen (Qwen's own); even: each share's first (transformers)."""
-    image_pixels: tuple[int, int] = (56 * 56, 28 * 28 * 16384)
-    """Fewest and most px of a picture after it has been resized. Source: preprocessor_config.json of Qwen2.5-VL-7B-Instruct."""
-    video_pixels: tuple[int, int] = (128 * 28 * 28, 768 * 28 * 28)
-    """The same for each frame of a video. Source: Qwen's vision_process.py."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpecialIds:
-    """The token ids that the dialogue's template is made of; the defaults are Qwen2.5-VL's."""
-
-    pad: int = 151643
-    start: int = 151644
-    end: int = 151645
-    vision_start: int = 151652
-    vision_end: int = 151653
-    vision: int = 151654
-    image: int = 151655
-    video: int = 151656
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackboneSpec:
-    """f, Qwen2.5-VL's language model with learned query embeddings, and its vision tower h.
+    Args:
+        tokenizer: folder of the tokenizer of `text` or `backbone`; None for bytes.
 
     Raises:
-        ValueError: the M-RoPE sections do not fill half a head, or query heads are no multiple of key/value heads.
+        ValueError: no such part, or a tokenizer that does not fit.
     """
+    if part == "decoder":
+        return Decoder(spec.decoder)
+    if part == "vae":
+        return build_vae(spec.vae)
+    if part == "text":
+        return TextEncoder(spec.text, None if tokenizer is None else open_tokenizer(tokenizer)).eval()
+    if part == "backbone":
+        from training.model.backbone import Backbone
 
-    hidden: int = 3584
-    layers: int = 28
-    heads: int = 28
-    kv_heads: int = 4
-    intermediate: int = 18944
-    vocab: int = 152064
-    mrope_section: tuple[int, int, int] = (16, 24, 24)
-    rope_theta: float = 1e6
-    eps: float = 1e-6
-    max_positions: int = 128000
-    vision: VisionSpec = field(default_factory=VisionSpec)
-    ids: SpecialIds = field(default_factory=SpecialIds)
-    queries: int = 256
-    query_std: float = 0.02
-    """Standard deviation of a new query's entries; not published."""
-    max_rounds: int = 10
-    feedback: Literal["queries", "hidden"] = "queries"
-    """What later rounds find at an earlier round's queries: the queries themselves, or the state that was predicted there."""
-    system: str = "You are a helpful assistant."
-    """Qwen's own system prompt."""
-    lm_head: bool = False
-    """Keep the layer from hidden states to words; only a model that learns to caption needs it (0.545 B parameters in the 7B model)."""
+        return Backbone(spec.backbone, None if tokenizer is None else FileTokenizer(tokenizer, spec.backbone.ids))
+    if part == "connector" and spec.qformer is not None:
+        from training.model.connector import QFormer
 
-    def __post_init__(self) -> None:
-        must(
-            self.hidden % self.heads == 0 and self.heads % self.kv_heads == 0,
-            f"backbone: hidden, heads, kv_heads are {self.hidden}, {self.heads}, {self.kv_heads}: each must divide the one before",
-        )
-        half = self.hidden // self.heads // 2
-        must(sum(self.mrope_section) == half, f"backbone: mrope_section {self.mrope_section} adds up to {sum(self.mrope_section)}, not to half a head, {half}")
+        return QFormer(spec.qformer, spec.backbone.hidden, spec.text.d_model)
+    raise ValueError(f"model {spec.name} has no part {part!r}; there are {', '.join(parts_of(spec))}")
 
 
-# Source: Wan-Video/Wan2.1, wan/modules/vae.py: the mean and standard deviation of each latent channel.
-WAN_MEAN = (-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508, 0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921)
-WAN_STD = (2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743, 3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160)
+def weights_of(part: nn.Module) -> nn.Module:
+    """The module whose parameters' names are those in files: the network behind an adapter, or the part itself."""
+    network = getattr(part, "network", part)
+    assert isinstance(network, nn.Module)
+    return network
 
 
-@dataclass(frozen=True, kw_only=True)
-class VaeSpec:
-    """The video autoencoder: Wan's, or a small causal one of ours.
+def makers(wan: Path, qwen: Path | None = None) -> tuple[dict[str, Path], dict[str, Path]]:
+    """The folders of each part's weights, and of the tokenizers, in Wan2.1's folder for diffusers and Qwen2.5-VL's: what `start_model` takes.
 
     Raises:
-        ValueError: `mean` or `std` has not one entry a channel.
+        ValueError: a folder is not there, or `wan` is laid out otherwise.
     """
-
-    kind: Literal["wan", "small"] = "wan"
-    channels: int = 16
-    temporal: int = 4
-    """Pixel frames a latent frame, but for the first, which is one."""
-    spatial: int = 8
-    base_dim: int = 96
-    mean: tuple[float, ...] = WAN_MEAN
-    std: tuple[float, ...] = WAN_STD
-
-    def __post_init__(self) -> None:
-        must(
-            len(self.mean) == len(self.std) == self.channels,
-            f"vae: {len(self.mean)} means and {len(self.std)} deviations for {self.channels} channels; give one a channel",
-        )
+    must(wan.is_dir() and (qwen is None or qwen.is_dir()), f"{wan if not wan.is_dir() else qwen}: no such folder")
+    sources = {part: wan / name for part, name in (("decoder", "transformer"), ("vae", "vae"), ("text", "text_encoder"))}
+    tokenizers = {"text": wan / "tokenizer"}
+    lacking = [path.name for path in (*sources.values(), *tokenizers.values()) if not path.is_dir()]
+    pickles = sorted(path.name for path in wan.glob("*.pth"))
+    why = f": its autoencoder and text encoder are pickles ({', '.join(pickles)}), which are not opened" if pickles else ""
+    must(not lacking, f"{wan}: no {', '.join(lacking)} there{why}; give Wan2.1's folder for diffusers (its decoder alone may be any layout's: see fill)")
+    return (sources, tokenizers) if qwen is None else (sources | {"backbone": qwen}, tokenizers | {"backbone": qwen})
 
 
-@dataclass(frozen=True, kw_only=True)
-class TextSpec:
-    """The encoder of action texts, umT5-xxl by default."""
+def fill(part: str, module: nn.Module, source: Path, *, device: Any = "cpu", dtype: Any = None, fresh: bool = False) -> list[str]:
+    """Loads a part from `source`, in our layout or in its makers': Wan's, diffusers', transformers', the hub's; which, its names tell.
 
-    vocab: int = 256384
-    d_model: int = 4096
-    d_kv: int = 64
-    d_ff: int = 10240
-    heads: int = 64
-    layers: int = 24
-    tokens: int = 512
+    A decoder that `pan export` wrote in one of Wan's layouts has PAN's parameters in a folder beside, and they are loaded too.
 
+    Args:
+        fresh: PAN's own parameters, which its makers' files lack, may all be absent: the state's stream and the queries.
 
-@dataclass(frozen=True, kw_only=True)
-class QFormerSpec:
-    """Pandora's connector: learned queries that read the backbone's and speak the decoder's text space.
+    Returns:
+        The names of those that were: they have memory, but no values yet.
 
-    Source: maitrix-org/Pandora: 77 queries, a `Blip2QFormerModel` of the hub's width.
+    Raises:
+        ValueError: see `weights.load`.
     """
+    keys = stored(source).keys()
+    ours = own_names(part)
+    lacking, beside = not any(ours(key) for key in keys), source / BESIDE
+    absent = ours if lacking and (fresh or beside.is_dir()) else _nothing
+    network = weights_of(module)
+    left = load(network, source, device=device, dtype=dtype, keymap=keymap_for(part, keys), absent=absent, unused=_unused(part, module))
+    if not (lacking and beside.is_dir()):
+        return left
+    return load(network, beside, device=device, dtype=dtype, absent=lambda name: not ours(name))
 
-    queries: int = 77
-    hidden: int = 768
-    layers: int = 12
-    heads: int = 12
-    intermediate: int = 3072
-    dropout: float = 0.0
-    """Pandora's is the library's 0.1."""
-    query_std: float = 0.02
-    """Standard deviation of a new query's entries. Pandora's queries begin at 0, where the layer norm behind them magnifies the gradient a million times."""
+
+def changed(part: str, module: nn.Module, source: Path) -> list[str]:
+    """Names of a part's parameters, PAN's own left out, that are not as `source` has them; all are compared."""
+    keymap = keymap_for(part, stored(source).keys())
+    return differing(weights_of(module), source, keymap=keymap, but=own_names(part), unused=_unused(part, module))
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChunkSpec:
-    """The window that is denoised at once: condition frames, then chunks of equal length.
+def all_but(names: Collection[str]) -> Callable[[str], bool]:
+    """Every name but these."""
+    return lambda name: name not in names
 
-    Source: PAN section 3.3: 1 + 2 x 10 latent frames; Wan's 16 frames a second.
+
+def own_names(part: str) -> Callable[[str], bool]:
+    """Which of a part's parameters are PAN's, and in nobody else's files."""
+    if part == "decoder":
+        return lambda name: name.startswith("state_proj.") or ".state_attn." in name or ".state_out." in name
+    return (lambda name: name == QUERIES) if part == "backbone" else _nothing
+
+
+def keymap_for(part: str, keys: Collection[str]) -> KeyMap | None:
+    """How the names `keys` become ours."""
+    if part == "decoder":
+        return from_diffusers if any(key.startswith("condition_embedder.") for key in keys) else None
+    if part == "vae":
+        return vae_from_wan if any(key.startswith("encoder.downsamples.") for key in keys) else None
+    if part == "text":
+        return umt5_from_wan if "token_embedding.weight" in keys else None
+    return _qwen if part == "backbone" else None
+
+
+def begin(part: str, module: nn.Module, left: Collection[str], seed: int) -> None:
+    """Values for what `fill` left without: queries at random, a state's stream that copies the text's and adds nothing at first.
+
+    Source: PAN section 3.3.2 and figure 2; the queries' spread is `BackboneSpec.query_std`.
     """
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        if part == "backbone" and QUERIES in left:
+            queries: Any = module.get_parameter(QUERIES)
+            spec: Any = module.spec
+            queries.copy_(torch.randn(queries.shape, generator=random) * spec.query_std)
+        if part == "decoder" and left:
+            assert isinstance(module, Decoder)
+            weight = module.state_proj.weight
+            bound = (6 / sum(weight.shape)) ** 0.5  # Xavier's, as all of the decoder's linear maps
+            weight.copy_((torch.rand(weight.shape, generator=random) * 2 - 1) * bound)
+            module.state_proj.bias.zero_()
+            module.start_state_stream()
 
-    chunk_latents: int = 10
-    cond_latents: int = 1
-    window_chunks: int = 2
-    fps: float = 16.0
-    temporal: int = 4
-    """Pixel frames a latent frame; the VAE's."""
 
-    @property
-    def chunk_frames(self) -> int:
-        """Pixel frames a chunk becomes: 40 in PAN."""
-        return self.chunk_latents * self.temporal
+def _qwen(key: str) -> str:
+    return key if key == QUERIES else qwen_from_hub(key)
 
-    @property
-    def window_latents(self) -> int:
-        """Latent frames of a full window: 21 in PAN."""
-        return self.cond_latents + self.window_chunks * self.chunk_latents
+
+def _unused(part: str, module: nn.Module) -> Callable[[str], bool]:
+    """What the makers' files hold that a part does without: umT5's decoder, and Qwen's layer from hidden states to words where it is not kept."""
+    if part == "text":
+        return lambda key: key.startswith(("decoder.block.", "decoder.embed_tokens.", "decoder.final_layer_norm.", "lm_head."))
+    return (lambda key: key.startswith("lm_head.")) if part == "backbone" and getattr(module, "lm_head", None) is None else _nothing
+
+
+def _nothing(name: str) -> bool:
+    return False

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
-from training.model.parts import WAN_MEAN, WAN_STD, BackboneSpec, ChunkSpec, DecoderSpec, QFormerSpec, SpecialIds, TextSpec, VaeSpec, VisionSpec
+from training.model.part_specs import WAN_MEAN, WAN_STD, BackboneSpec, ChunkSpec, DecoderSpec, QFormerSpec, SpecialIds, TextSpec, VaeSpec, VisionSpec
 from training.model.plain import built, must
 
 __all__ = [
