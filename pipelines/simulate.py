@@ -91,7 +91,7 @@ def checked_steps(spec: "ModelSpec", sampling: "Sampling") -> None:
     Raises:
         ValueError: see `planned`.
     """
-    places = spec.chunks.window_chunks if spec.history == "swin" else 1
+    places = spec.plan.phases
     if sampling.steps % places:
         raise ValueError(f"--steps {sampling.steps}: {spec.name} denoises a chunk in {places} places of its window; give a multiple of {places}")
 

@@ -6,7 +6,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -254,10 +254,10 @@ def _sampler(model: GLP, sampling: Sampling) -> ChunkSampler:
 
 
 def _identity(model: GLP) -> dict[str, Any]:
-    """What must be the same for a session to go on: the spec, the window, whether states are predicted, and the weights and their precision, by a sample."""
+    """What must be the same for a session to go on: the spec, whether states are predicted, and the weights and their precision, by a sample."""
     sample = next(model.decoder.parameters()).detach().cpu()
     digest = hashlib.sha256(sample.contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
-    return {"spec": model.spec.to_dict(), "plan": asdict(model.plan), "states": model.predicts_states, "weights": digest}
+    return {"spec": model.spec.to_dict(), "states": model.predicts_states, "weights": digest}
 
 
 _CONTEXT = ("text_ND", "null_text_ND", "state_QS", "null_state_QS")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.training.made_world import DEBUG, PANDORA, picture, wider, world
-from training.diffusion.swin import PLANS
+from training.diffusion.plan import PLANS
 from training.model.dialogue import Dialogue, Round
 from training.model.glp import GLP
 from training.model.spec import VaeSpec
@@ -197,7 +197,7 @@ def test_files_that_are_no_session_of_this_model_are_refused(pan: GLP, of_texts:
     from safetensors.torch import save_file
 
     begun(pan).save(tmp_path / "s")
-    others = [(of_texts, "states differ"), (world(dtype=torch.float64), "weights differ"), (world(plan=PLANS["last_frame"]), "plan differ")]
+    others = [(of_texts, "states differ"), (world(dtype=torch.float64), "weights differ"), (world(plan=PLANS["last_frame"]), "spec differ")]
     for model, what in others:
         with pytest.raises(ValueError, match=what):
             Session.load(tmp_path / "s", model)

@@ -11,9 +11,10 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from training.diffusion.plan import WindowPlan
 from training.diffusion.sampler import Progress, Solver, guided
 from training.diffusion.schedule import NoiseSchedule
-from training.diffusion.swin import Levels, WindowPlan, levels, noised
+from training.diffusion.swin import Levels, cond_sigma, levels, noised
 from training.model.spec import ChunkSpec
 
 Outputs = Literal["chunks", "last_chunk"]
@@ -115,7 +116,7 @@ class ChunkSampler:
     @property
     def phases(self) -> int:
         """Places of the window that a chunk passes."""
-        return phases(self.plan)
+        return self.plan.phases
 
     @property
     def chunk_latents(self) -> int:
@@ -175,7 +176,7 @@ class ChunkSampler:
     def _done(self, chunk: Chunk) -> Chunk:
         """With the condition for what follows; a solver's memory is not needed any more."""
         last, frames = chunk.latents_BCFHW, self.spec.cond_latents
-        sigma = torch.full((1, frames), self.plan.cond_sigma(self.schedule), dtype=torch.float64, device=last.device)
+        sigma = torch.full((1, frames), cond_sigma(self.plan, self.schedule), dtype=torch.float64, device=last.device)
         condition = noised(last[:, :, -frames:], self.noise("condition", chunk.number, last, frames), sigma)
         return replace(chunk, progress=Progress(last, chunk.progress.step), condition_BCFHW=condition)
 
@@ -222,16 +223,3 @@ def _stacked(branches: Sequence[Sequence[Context]]) -> tuple[Tensor, Tensor | No
     text_BGND = torch.stack([torch.stack([context.text_ND for context in branch]) for branch in branches])
     states = [[context.state_QS for context in branch if context.state_QS is not None] for branch in branches]
     return text_BGND, torch.stack([torch.stack(branch) for branch in states]) if states[0] else None
-
-
-def phases(plan: WindowPlan) -> int:
-    """Places of a window that a sampled chunk passes: 2 in PAN.
-
-    Raises:
-        ValueError: the plan's chunks do not stand at equal distances over the whole schedule, so that a chunk at its end would not be done; or it only trains.
-    """
-    if plan.joint:
-        return 1
-    if plan.independent or plan.clean or plan.offsets != tuple(k / plan.chunks for k in range(plan.chunks)) or not plan.causal:
-        raise ValueError(f"plan {plan.name} only trains: sampling needs causal chunks at equal distances, such as offsets (0, 0.5), or all at one level")
-    return plan.chunks

@@ -3,110 +3,28 @@
 # Shape suffixes: B batch, C channels, F latent frames of a window, H W latent height and width, G chunks of a window.
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from training.diffusion.plan import WindowPlan
 from training.diffusion.schedule import NoiseSchedule, timestep
 from training.model.attention import Layout
 from training.model.spec import ChunkSpec
 
-Space = Literal["index", "sigma"]
+
+def layout(plan: WindowPlan, spec: ChunkSpec, chunks: int | None = None) -> Layout:
+    """What sees what in a window of `chunks` chunks, a full one by default."""
+    lengths = (spec.chunk_latents,) * (plan.chunks if chunks is None else chunks)
+    context: Literal["first", "own"] = "own" if plan.cond_context == "null" else "first"
+    return Layout(spec.cond_latents, lengths, cond_in_first_chunk=plan.cond_in_first_chunk, causal=plan.causal, cond_context=context)
 
 
-@dataclass(frozen=True, kw_only=True)
-class WindowPlan:
-    """Which noise levels the chunks of a window have, in training and in sampling, and what sees what.
-
-    Args:
-        name: what it is called in files.
-        offsets: one number a chunk, earliest first: how much further up the schedule it lies than the first; ascending from 0, below 1.
-        offset_space: where offsets add up. In index space a window in training has the very levels that it has in sampling, where half of the schedule means
-            half of the steps; in sigma space only if the shift is 1.
-        independent: every chunk draws a level of its own (diffusion forcing), instead of all from one draw.
-        clean: so many of the first chunks are history: no noise but the condition's, no loss (teacher forcing).
-        causal: a chunk sees itself and what is earlier; otherwise everything sees everything.
-        cond_in_first_chunk: the condition frame and the first chunk see one another; by default it is a group of its own, as in Self-Forcing.
-        cond_context: the condition frame is told the first chunk's action and state, or the null text ("null", as MAGI-1 does with clean chunks).
-        cond_noise: the condition frame's noise: a trace, so that fine detail that cannot be known is not relied on.
-        cond_space: "sigma": that is its noise share; "index": its place in the schedule, a share of 0.225 at shift 5.
-        first_share: how many of the windows in training begin at a clip's first frame, and so learn to start from noise without a chunk before.
-
-    Raises:
-        ValueError: a number is out of its range, or the plan contradicts itself.
-
-    Source: PAN (arXiv 2511.09057v3), sections 3.3.3 to 3.3.5; what it leaves open has the defaults above.
-    """
-
-    name: str
-    offsets: tuple[float, ...] = (0.0, 0.5)
-    offset_space: Space = "index"
-    independent: bool = False
-    clean: int = 0
-    causal: bool = True
-    cond_in_first_chunk: bool = False
-    cond_context: Literal["first_chunk", "null"] = "first_chunk"
-    cond_noise: float = 0.055
-    cond_space: Space = "sigma"
-    first_share: float = 0.25
-
-    def __post_init__(self) -> None:
-        rising = bool(self.offsets) and self.offsets[0] == 0.0 and all(a <= b < 1 for a, b in zip(self.offsets, self.offsets[1:], strict=False))
-        for holds, otherwise in (
-            (rising, f"offsets {self.offsets} must ascend from 0 and stay below 1, one a chunk"),
-            (0 <= self.cond_noise < 1, f"cond_noise {self.cond_noise} must lie in [0, 1)"),
-            (0 <= self.first_share <= 1, f"first_share {self.first_share} must lie in [0, 1]"),
-            (0 <= self.clean < max(1, self.chunks), f"clean {self.clean} of {self.chunks} chunks leaves nothing to learn"),
-            (self.span == 1 or not (self.independent or self.clean), "chunks that are clean, or draw a level each, have no offsets; set them all to 0"),
-        ):
-            if not holds:
-                raise ValueError(f"plan {self.name}: {otherwise}")
-
-    @property
-    def chunks(self) -> int:
-        """G, chunks of a full window."""
-        return len(self.offsets)
-
-    @property
-    def span(self) -> float:
-        """The share of the schedule that the first chunk of a full window passes: PAN's half."""
-        return 1 - self.offsets[-1] if self.offsets else 1.0
-
-    @property
-    def joint(self) -> bool:
-        """Whether all chunks of a window are at one level, and are sampled together."""
-        return self.span == 1 and not (self.independent or self.clean)
-
-    def cond_sigma(self, schedule: NoiseSchedule) -> float:
-        """The condition frame's noise share."""
-        return self.cond_noise if self.cond_space == "sigma" else schedule.sigma(torch.tensor(self.cond_noise, dtype=torch.float64)).item()
-
-    def layout(self, spec: ChunkSpec, chunks: int | None = None) -> Layout:
-        """What sees what in a window of `chunks` chunks, a full one by default."""
-        lengths = (spec.chunk_latents,) * (self.chunks if chunks is None else chunks)
-        context: Literal["first", "own"] = "own" if self.cond_context == "null" else "first"
-        return Layout(spec.cond_latents, lengths, cond_in_first_chunk=self.cond_in_first_chunk, causal=self.causal, cond_context=context)
-
-
-PLANS: Mapping[str, WindowPlan] = MappingProxyType(
-    {
-        plan.name: plan
-        for plan in (
-            WindowPlan(name="causal_swin"),
-            WindowPlan(name="last_frame", offsets=(0.0,)),
-            WindowPlan(name="full_window", offsets=(0.0, 0.0), causal=False),
-            WindowPlan(name="magi", offsets=(0.0, 0.25, 0.5, 0.75), cond_context="null"),
-            WindowPlan(name="diffusion_forcing", offsets=(0.0, 0.0), independent=True),
-            WindowPlan(name="teacher_forcing", offsets=(0.0, 0.0), clean=1),
-        )
-    }
-)
-"""PAN's plan first; then what it is compared with: each chunk by itself behind the last frame, as Pandora does; Wan's own window, bidirectional at one level;
-four chunks in flight (MAGI-1); a level each (diffusion forcing, arXiv 2407.01392); a clean past."""
+def cond_sigma(plan: WindowPlan, schedule: NoiseSchedule) -> float:
+    """The condition frame's noise share."""
+    return plan.cond_noise if plan.cond_space == "sigma" else schedule.sigma(torch.tensor(plan.cond_noise, dtype=torch.float64)).item()
 
 
 @dataclass(frozen=True)
@@ -151,7 +69,7 @@ def start_of_window(plan: WindowPlan, spec: ChunkSpec, latents: int, first: bool
 
     Source: PAN (arXiv 2511.09057v3), section 3.3.4.
     """
-    window = plan.layout(spec).frames
+    window = layout(plan, spec).frames
     last = latents - window
     if last < (0 if first else 1):
         raise ValueError(f"a clip of {latents} latent frames has no window of {window}{'' if first else ' behind its first'}; take a longer clip")
@@ -188,7 +106,7 @@ def draw(plan: WindowPlan, schedule: NoiseSchedule, spec: ChunkSpec, first_B: Te
     if not plan.causal and not bool(present_BG.all()):
         raise ValueError(f"plan {plan.name}: a bidirectional window must hold all its chunks; make it causal, or draw no first windows")
     sigma_BG = torch.where(present_BG, sigma_BG, torch.ones_like(sigma_BG))
-    sigma_BG[:, : plan.clean] = plan.cond_sigma(schedule)
+    sigma_BG[:, : plan.clean] = cond_sigma(plan, schedule)
     return levels(plan, schedule, spec, sigma_BG, present_BG)
 
 
@@ -208,13 +126,12 @@ def levels(plan: WindowPlan, schedule: NoiseSchedule, spec: ChunkSpec, sigma_BG:
     """
     present_BG = torch.ones_like(sigma_BG, dtype=torch.bool) if present_BG is None else present_BG
     chunks = int(present_BG.any(0).sum())
-    layout = plan.layout(spec, chunks)
-    cond_BF = torch.full((len(sigma_BG), spec.cond_latents), plan.cond_sigma(schedule), dtype=torch.float64, device=sigma_BG.device)
+    cond_BF = torch.full((len(sigma_BG), spec.cond_latents), cond_sigma(plan, schedule), dtype=torch.float64, device=sigma_BG.device)
     sigma_BF = torch.cat([cond_BF, sigma_BG[:, :chunks].repeat_interleave(spec.chunk_latents, 1)], 1)
     learnt_BG = present_BG[:, :chunks].clone()
     learnt_BG[:, : plan.clean] = False
     loss_BF = torch.cat([torch.zeros_like(cond_BF, dtype=torch.bool), learnt_BG.repeat_interleave(spec.chunk_latents, 1)], 1)
-    return Levels(sigma_BF, present_BG[:, :chunks], loss_BF, layout)
+    return Levels(sigma_BF, present_BG[:, :chunks], loss_BF, layout(plan, spec, chunks))
 
 
 def noised(latents_BCFHW: Tensor, noise_BCFHW: Tensor, sigma_BF: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from training.diffusion.schedule import NoiseSchedule
-from training.diffusion.swin import PLANS, Levels, WindowPlan, draw, noised, target
+from training.diffusion.swin import Levels, draw, layout, noised, target
 from training.model import objectives
 from training.model.decoder import Outputs
 from training.model.plain import must
@@ -80,7 +80,6 @@ class GLP(nn.Module):
         decoder: g, a `Decoder`. vae: a `Vae`, pixels to latents and back. text: a `TextEncoder`.
         backbone: h and f, a `Backbone`; None for a model that knows actions as texts alone, such as PAN's after its first phase.
         connector: for spec.connector "qformer": turns states into tokens that take the text's place.
-        plan: the window; by default the one that `spec.history` names.
 
     Raises:
         ValueError: the parts do not fit the spec.
@@ -97,10 +96,9 @@ class GLP(nn.Module):
         text: nn.Module,
         backbone: nn.Module | None = None,
         connector: nn.Module | None = None,
-        plan: WindowPlan | None = None,
     ) -> None:
         super().__init__()
-        self.spec, self.plan, self.schedule = spec, plan or plan_of(spec), NoiseSchedule(spec.shift)
+        self.spec, self.plan, self.schedule = spec, spec.plan, NoiseSchedule(spec.shift)
         needed = spec.connector == "qformer"
         must((connector is not None) == needed, f"model {spec.name}: connector {spec.connector!r} {'lacks its' if needed else 'has no'} module; see its spec")
         must(not needed or backbone is not None, f"model {spec.name}: a connector without a backbone has nothing to connect")
@@ -170,7 +168,7 @@ class GLP(nn.Module):
             ValueError: the window does not fit the plan.
         """
         spec, latents = self.spec.chunks, window.latents_BCFHW
-        whole = self.plan.layout(spec).frames
+        whole = layout(self.plan, spec).frames
         must(latents.shape[2] == whole, f"model {self.spec.name}: a window of {latents.shape[2]} latent frames; plan {self.plan.name} takes {whole}")
         levels = on(draw(self.plan, self.schedule, spec, window.first_B, generator), latents.device)
         noise = torch.randn(latents.shape, generator=generator, device=generator.device).to(latents)
@@ -225,17 +223,3 @@ class GLP(nn.Module):
 def on(levels: Levels, device: torch.device) -> Levels:
     """`levels` with its tensors on `device`."""
     return Levels(levels.sigma_BF.to(device), levels.present_BG.to(device), levels.loss_BF.to(device), levels.layout)
-
-
-def plan_of(spec: ModelSpec) -> WindowPlan:
-    """The window plan of a model's history: PAN's two chunks in flight, or Pandora's one chunk behind the last frames.
-
-    Raises:
-        ValueError: the spec's window has another number of chunks.
-    """
-    plan = PLANS[{"swin": "causal_swin", "last_frames": "last_frame"}[spec.history]]
-    must(
-        plan.chunks == spec.chunks.window_chunks,
-        f"model {spec.name}: history {spec.history!r} has windows of {plan.chunks} chunks, the spec of {spec.chunks.window_chunks}; they must be equal",
-    )
-    return plan

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
+from training.diffusion.plan import PLANS, WindowPlan
 from training.model.part_specs import WAN_MEAN, WAN_STD, BackboneSpec, ChunkSpec, DecoderSpec, QFormerSpec, SpecialIds, TextSpec, VaeSpec, VisionSpec
 from training.model.plain import built, must
 
@@ -45,6 +46,8 @@ class ModelSpec:
     """linear: the decoder's own `state_proj` (PAN). qformer: the states become text-like tokens, and the decoder has no state stream (Pandora's recipe)."""
     qformer: QFormerSpec | None = None
     history: Literal["swin", "last_frames"] = "swin"
+    window: WindowPlan | None = None
+    """How the window's chunks are noised, if otherwise than `history` says (`plan`)."""
     shift: float = 5.0
     """Of the noise schedule that the weights were trained with, and must be sampled with."""
     objective: Literal["flow", "alignment"] = "flow"
@@ -61,6 +64,7 @@ class ModelSpec:
             ("decoder.text_tokens and text.tokens", decoder.text_tokens, self.text.tokens),
             ("decoder.queries and backbone.queries", decoder.queries, self.backbone.queries),
             ("chunks.temporal and vae.temporal", self.chunks.temporal, self.vae.temporal),
+            ("chunks.window_chunks and the window plan's chunks", self.chunks.window_chunks, self.plan.chunks),
             ("decoder.state_dim and backbone.hidden", decoder.state_dim, self.backbone.hidden if linear and decoder.state_dim is not None else None),
         ):
             must(one == other, f"model {self.name}: {what} are {one} and {other}; they must be equal (a connector 'qformer' wants state_dim null)")
@@ -69,6 +73,11 @@ class ModelSpec:
             linear == (self.qformer is None),
             f"model {self.name}: connector {self.connector!r} and qformer {self.qformer}: give `qformer` with, and only with, connector 'qformer'",
         )
+
+    @property
+    def plan(self) -> WindowPlan:
+        """How the window's chunks are noised: `window`, or PAN's two chunks in flight ("swin"), or each by itself behind the last frames ("last_frames")."""
+        return self.window or PLANS[{"swin": "causal_swin", "last_frames": "last_frame"}[self.history]]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for model.json."""

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from tests.training.made_world import DEBUG, PANDORA, wider, world
 from tests.training.model.worlds import dialogue
-from training.diffusion.swin import PLANS, WindowPlan, draw, levels
-from training.model.glp import GLP, Window, plan_of
+from training.diffusion.plan import PLANS, WindowPlan
+from training.diffusion.swin import draw, layout, levels
+from training.model.glp import GLP, Window
 
 SPEC = DEBUG.chunks
 
@@ -22,7 +23,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 def window(model: GLP, first: tuple[bool, ...] = (False, False), seed: int = 5) -> Window:
     """Random latents, texts and states."""
     spec, batch, made = model.spec, len(first), seeded(seed)
-    chunks, frames = model.plan.chunks, model.plan.layout(spec.chunks).frames
+    chunks, frames = model.plan.chunks, layout(model.plan, spec.chunks).frames
     kind = next(model.decoder.parameters()).dtype
 
     def random(*size: int) -> Tensor:
@@ -208,7 +209,7 @@ def test_other_plans_train_the_same_model() -> None:
         given = window(model, (False, False))
         loss = model.window_loss(given, seeded(), dropped=0).loss
         assert torch.isfinite(loss), name
-    assert plan_of(DEBUG) is PLANS["causal_swin"]
+    assert world(states=False).plan is PLANS["causal_swin"]
 
 
 def test_two_windows_in_a_batch_are_two_batches() -> None:
@@ -225,8 +226,8 @@ def test_two_windows_in_a_batch_are_two_batches() -> None:
 
 
 def test_parts_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="windows of 2 chunks, the spec of 3"):
-        plan_of(wider(chunks=replace(DEBUG.chunks, window_chunks=3)))
+    with pytest.raises(ValueError, match="chunks are 3 and 2"):
+        wider(chunks=replace(DEBUG.chunks, window_chunks=3))
     model = world(states=False)
     with pytest.raises(ValueError, match="predicts no states"):
         model.predict_states([])
