@@ -20,8 +20,8 @@ from training.data.order import Cursor, Ints, share, shuffled, steps
 from training.data.reader import Pick, Reader
 from training.data.samples import BadSample
 from training.data.windows import Batch, Phase, Piece, batched
-from training.diffusion.swin import WindowPlan
-from training.model.glp import GLP, plan_of
+from training.diffusion.plan import WindowPlan
+from training.model.glp import GLP
 from training.model.plain import must
 from training.model.spec import ModelSpec
 from training.model.text import padded
@@ -101,7 +101,7 @@ class Loader:
         must(batch > 0 and 0 <= rank < world, f"loader: batch {batch}, rank {rank} of {world}; batch must be positive, and rank below world")
         must(world % sequence_ranks == 0, f"loader: {world} ranks are no multiple of {sequence_ranks} that share a sequence; change one of them")
         must(spec.chunks.cond_latents == 1, f"model {spec.name}: {spec.chunks.cond_latents} condition frames; windows of shards begin behind one")
-        self.plan, self.spec = plan or plan_of(spec), spec
+        self.plan, self.spec = plan or spec.plan, spec
         self.index = Index.read(folder, spec, split, self.plan.chunks)
         must(self.index.kind == "latents" or encoder is not None, f"{folder} holds clips: give the model as `encoder`, or encode them once with `pan encode`")
         self.batch, self.seed, self.skipped, self.waiting = batch, seed, dict[str, str](), Waiting()

@@ -11,7 +11,7 @@ from training.data.grid import place
 from training.data.index import Usable
 from training.data.samples import BadSample, Kind, read_clip, read_encoded
 from training.data.windows import Phase, Piece, blank, of_clip, of_encoded
-from training.diffusion.swin import WindowPlan
+from training.diffusion.plan import WindowPlan
 from training.model.spec import ModelSpec
 
 Pick = tuple[int, int, Size]
