@@ -1,0 +1,202 @@
+"""Loop: a model learns, a run that was stopped goes on to the bit, and bad steps leave no trace."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.training.made_run import Data, model, settings, trainer, weights, window
+from training.loop import Trainer
+from training.optim import TrainingDiverged
+from training.phases import PHASES
+from training.snapshots import committed
+from training.step import errors, seeded
+
+
+class Heard:
+    """A watcher that remembers."""
+
+    def __init__(self) -> None:
+        self.figures: list[tuple[int, dict[str, float]]] = []
+        self.lines: list[str] = []
+
+    def told(self, step: int, figures: dict[str, float], line: str) -> None:
+        self.figures.append((step, figures))
+        self.lines += [line] if line else []
+
+    def of(self, name: str) -> list[float]:
+        return [figures[name] for _, figures in self.figures if name in figures]
+
+
+@pytest.mark.parametrize("phase", ["decoder", "joint"])
+def test_the_debug_model_learns_and_what_is_frozen_does_not_move(tmp_path: Path, phase: str) -> None:
+    joint, heard = phase == "joint", Heard()
+    run = trainer(tmp_path, phase, held=Data(2, joint=joint), watchers=[heard], epochs=15, validate_every=6)
+    before, frozen = weights(run.glp), {name: p.detach().clone() for name, p in run.glp.named_parameters() if not p.requires_grad}
+    assert run.run() == "epochs"
+    losses = heard.of("validation_loss")
+    assert losses[0] > losses[-1]
+    assert losses[-1] < 1.93  # begins at 2, the variance of noise minus noise
+    moved = {name for name, value in weights(run.glp).items() if not torch.equal(value, before[name])}
+    assert moved == set(before)
+    assert all(torch.equal(p, frozen[name]) for name, p in run.glp.named_parameters() if name in frozen)
+
+
+def test_figures_and_lines(tmp_path: Path) -> None:
+    heard = Heard()
+    trainer(tmp_path, watchers=[heard], epochs=4, held=Data(1), validate_every=4).run()
+    step, figures = heard.figures[0]
+    assert step == 2
+    assert {"loss", "lr", "gradient_norm", "skipped_steps", "epoch", "step_s", "mfu", "hfu", "share_data", "share_backward", "chunk_0", "chunk_1"} <= set(
+        figures
+    )
+    assert any(name.startswith("noise_") for name in figures)
+    both = (figures["chunk_0"] + figures["chunk_1"]) / 2
+    assert figures["loss"] == pytest.approx(both)  # windows in mid-stream hold both chunks
+    assert sum(value for name, value in figures.items() if name.startswith("share_")) == pytest.approx(1)
+    assert heard.lines[0].startswith("step 2/8  epoch 1/4  loss 2.")
+    assert heard.lines[-1].endswith("left 0 s")
+    assert "validation" in heard.lines[-1]
+
+
+def timeless(entry: tuple[int, dict[str, float]]) -> tuple[int, dict[str, float]]:
+    """Figures without those of the clock."""
+    return entry[0], {name: value for name, value in entry[1].items() if not name.startswith(("share", "step_s", "mfu", "hfu"))}
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_bit(tmp_path: Path) -> None:
+    one, two, three = Heard(), Heard(), Heard()
+    options: dict[str, Any] = {"epochs": 3, "log_every": 1, "ema": 0.9, "windows": 1, "validate_every": 5, "patience": 3}
+    whole = trainer(tmp_path / "whole", data=Data(4), held=Data(1), watchers=[one], **options)
+    whole.run()
+    first = trainer(tmp_path / "cut", data=Data(4), held=Data(1), watchers=[two], save_every=6, keep_last=1, **options)
+    first.resume()
+    for batch in [batch for _, batch in zip(range(4), first.train, strict=False)]:  # one epoch by hand, and into the second
+        first.learn([batch])
+    for _, batch in zip(range(2), first.train, strict=False):
+        first.learn([batch])
+    first.save()
+    first.snapshots.close()
+    second = trainer(tmp_path / "cut", data=Data(4), held=Data(1), watchers=[three], **options)
+    assert second.run() == "epochs"
+    assert second.step == whole.step == 12
+    assert three.figures[0][0] == 7
+    assert [timeless(entry) for entry in three.figures] == [timeless(entry) for entry in one.figures if entry[0] > 6]
+    for mine, other in zip(weights(second.glp).values(), weights(whole.glp).values(), strict=True):
+        assert torch.equal(mine, other)
+    assert second.average is not None
+    assert whole.average is not None
+    assert all(torch.equal(value, whole.average.shadow[name]) for name, value in second.average.shadow.items())
+    assert second.guard.state_dict() == whole.guard.state_dict()
+    assert second.train.seen == whole.train.seen[6:]  # type: ignore[attr-defined]
+
+
+def test_a_finished_run_does_nothing_more(tmp_path: Path) -> None:
+    trainer(tmp_path, epochs=1).run()
+    again = trainer(tmp_path, epochs=1)
+    assert again.run() == "epochs"
+    assert again.train.seen == []  # type: ignore[attr-defined]
+
+
+def test_another_seed_or_phase_is_refused(tmp_path: Path) -> None:
+    trainer(tmp_path, epochs=1).run()
+    with pytest.raises(ValueError, match="its seed is 0, this run's 1"):
+        trainer(tmp_path, epochs=1, seed=1).run()
+    with pytest.raises(ValueError, match="its phase is 'decoder', this run's 'joint'"):
+        trainer(tmp_path, "joint", epochs=1).run()
+
+
+def poisoned(run: Trainer, steps: set[int]) -> None:
+    """From now on the loss of these steps is no number."""
+    plain = run.glp.window_loss
+
+    def window_loss(*given: Any, **options: Any) -> Any:
+        found = plain(*given, **options)
+        if run.step in steps:
+            object.__setattr__(found, "loss", found.loss * math.nan)
+        return found
+
+    run.glp.window_loss = window_loss  # type: ignore[method-assign]
+
+
+def test_a_bad_step_is_skipped_and_counted(tmp_path: Path) -> None:
+    heard = Heard()
+    run = trainer(tmp_path, watchers=[heard], epochs=2, log_every=1)
+    run.resume()
+    poisoned(run, {1})
+    batches = list(run.train)
+    assert run.learn(batches[:2])
+    before = weights(run.glp)
+    assert not run.learn(batches[2:])
+    assert all(torch.equal(value, before[name]) for name, value in weights(run.glp).items())
+    assert run.guard.not_finite == 1
+    assert run.step == 2
+    assert run.learn(batches[:2])
+
+
+def test_bad_steps_in_a_row_end_the_run_and_the_good_checkpoint_stays(tmp_path: Path) -> None:
+    run = trainer(tmp_path, epochs=9, save_every=1, most_bad=3, keep_last=2)
+    poisoned(run, {4, 5, 6})
+    with pytest.raises(TrainingDiverged, match="3 bad steps in a row"):
+        run.run()
+    run.snapshots.settle()
+    assert [each.step for each in committed(tmp_path)] == [3, 4]  # after four good steps; none of the bad ones
+    again = trainer(tmp_path, epochs=9)
+    assert again.resume()
+    assert all(value.isfinite().all() for value in weights(again.glp).values())
+
+
+def test_training_stops_when_validation_gets_no_better_and_the_best_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = iter([1.0, 0.5, 0.6, 0.7, 0.8])
+    monkeypatch.setattr("training.loop.validate", lambda *_: type("Found", (), {"mean": next(told), "figures": lambda self: {}})())
+    run = trainer(tmp_path, epochs=9, held=Data(1), validate_every=1, save_every=1, patience=2, keep_last=1, log_every=100)
+    assert run.run() == "stopped early"
+    assert run.step == 4
+    assert [(each.step, each.validation) for each in committed(tmp_path)] == [(2, 0.5), (4, 0.7)]
+    last = weights(run.glp)
+    assert run.restore_best() == 2
+    assert any(not torch.equal(value, last[name]) for name, value in weights(run.glp).items())
+
+
+def test_accumulated_micro_batches_are_one_batch(tmp_path: Path) -> None:
+    """Each micro-batch weighs as many latent frames as it has: a window of one chunk counts half of one of two."""
+    glp, phase, chosen = model(), PHASES["decoder"], settings()
+    batches = [Data(3)._all[n] for n in range(3)]
+    object.__setattr__(batches[1].window, "first_B", torch.ones(1, dtype=torch.bool))
+    found = [errors(glp, phase, batch, seeded(0, "noise", 0, n), chosen.loss) for n, batch in enumerate(batches)]
+    frames = [int(sums.weight) for _, sums, _ in found]
+    assert frames[0] == 4
+    every = torch.stack([total for total, _, _ in found]).sum() / sum(frames)
+    wanted = torch.autograd.grad(every, [p for p in glp.parameters() if p.requires_grad])
+    run = trainer(tmp_path, windows=3, clip=1e9)
+    run.steps = 1
+    run.learn(batches)
+    got = [p.grad for p in run.glp.parameters() if p.requires_grad]
+    for mine, other in zip(got, wanted, strict=True):
+        assert mine is not None
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-7)
+
+
+def test_checkpointing_of_activations_changes_nothing(tmp_path: Path) -> None:
+    from training.parallel import ParallelSettings, World, spread
+
+    plain, lean = model("joint"), model("joint")
+    names = [name for name, _ in lean.named_parameters()]
+    spread(lean, ParallelSettings(), World())
+    assert [name for name, _ in lean.named_parameters()] == names
+    batch = Data(1, joint=True)._all[0]
+    for glp in (plain, lean):
+        total, _, _ = errors(glp.train(), PHASES["joint"], batch, seeded(0), settings().loss)
+        total.backward()
+    for (name, one), (_, other) in zip(plain.named_parameters(), lean.named_parameters(), strict=True):
+        assert (one.grad is None) == (other.grad is None), name
+        assert one.grad is None or torch.equal(one.grad, other.grad), name
+
+
+def test_noise_is_a_function_of_what_it_is_seeded_with() -> None:
+    one, other = window(0), window(1)
+    assert not torch.equal(one.latents_BCFHW, other.latents_BCFHW)
+    assert torch.equal(torch.rand(3, generator=seeded(0, "noise", 5, 1)), torch.rand(3, generator=seeded(0, "noise", 5, 1)))
+    assert not torch.equal(torch.rand(3, generator=seeded(0, "noise", 5, 1)), torch.rand(3, generator=seeded(0, "noise", 5, 2)))

@@ -1,0 +1,69 @@
+"""Snapshots: they are there whole or not at all, and a damaged one is passed over."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.snapshots import MARKER, Snapshots, best, committed
+
+
+def saved(folder: Path, steps: dict[int, float | None], keep_last: int = 9) -> Snapshots:
+    snapshots = Snapshots(folder, keep_last=keep_last)
+    for step, validation in steps.items():
+        snapshots.save(step, {"a": torch.full((4,), float(step))}, {"step": step}, validation)
+    snapshots.close()
+    return snapshots
+
+
+def read(snapshots: Snapshots) -> tuple[int, float] | None:
+    found, held = snapshots.newest(), {"a": torch.zeros(4)}
+    if found is None:
+        return None
+    snapshots.load(found, held)
+    assert found.state == {"step": found.step}
+    return found.step, held["a"][0].item()
+
+
+def test_the_newest_is_read_and_what_was_copied_is_what_was_then(tmp_path: Path) -> None:
+    assert read(Snapshots(tmp_path)) is None
+    weight = torch.ones(4)
+    snapshots = Snapshots(tmp_path)
+    snapshots.save(1, {"a": weight}, {"step": 1})
+    weight.fill_(7.0)  # while it is being written
+    snapshots.close()
+    assert read(Snapshots(tmp_path)) == (1, 1.0)
+    saved(tmp_path, {2: None})
+    assert read(Snapshots(tmp_path)) == (2, 2.0)
+
+
+def test_without_its_marker_it_is_not_there(tmp_path: Path) -> None:
+    saved(tmp_path, {1: None, 2: None})
+    (tmp_path / "step_00000002" / MARKER).unlink()
+    assert read(Snapshots(tmp_path)) == (1, 1.0)
+    saved(tmp_path, {2: None})  # written anew over what was left
+    assert read(Snapshots(tmp_path)) == (2, 2.0)
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
+def test_a_damaged_one_is_passed_over_and_named(tmp_path: Path, damage: str) -> None:
+    saved(tmp_path, {1: None, 2: None})
+    file = next((tmp_path / "step_00000002").glob("*.distcp"))
+    held = bytearray(file.read_bytes())
+    held[len(held) // 2] ^= 1
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(held[:-1] if damage == "cut" else held)
+    with pytest.warns(UserWarning, match=r"step 2 is passed over"):
+        assert read(Snapshots(tmp_path)) == (1, 1.0)
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
+    saved(tmp_path, {1: 0.9, 2: 0.3, 3: 0.5, 4: None, 5: 0.4}, keep_last=2)
+    there = committed(tmp_path)
+    assert [each.step for each in there] == [2, 4, 5]
+    found = best(there)
+    assert found is not None
+    assert found.step == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000002", "step_00000004", "step_00000005"]

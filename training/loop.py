@@ -1,0 +1,289 @@
+"""Loop: a phase of training, step after step, on one rank of any number: learns, validates, saves, and goes on from where a run was stopped."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from curation.config import Config
+from training.meter import Meter, left
+from training.model.glp import GLP
+from training.model.plain import must
+from training.optim import Average, Guard, OptimSettings, adamw, gradients, rate, scale_, set_rate, tensors, total_norm
+from training.parallel import ParallelSettings, World
+from training.phases import Phase
+from training.snapshots import Snapshots
+from training.step import Batch, Data, LossSettings, Sums, errors, seeded
+from training.validation import Stopping, validate
+
+
+class LoopSettings(Config):
+    """How long a run trains, and what it does beside."""
+
+    epochs: int = Field(5, ge=1, description="PAN's, of its first phase; its second stopped after 1 by validation")
+    steps: int | None = Field(None, ge=1, description="stop after so many steps, whatever the epoch; the schedule ends there too")
+    windows: int = Field(960, ge=1, description="windows an optimiser step, of all ranks together; PAN's 960 GPUs")
+    batch: int = Field(1, ge=1, description="windows that a rank computes at once; what is lacking to `windows` is accumulated")
+    seed: int = Field(0, ge=0, description="of the samples' order, the noise, and everything else that is drawn")
+    log_every: int = Field(10, ge=1, description="steps between two lines of progress")
+    validate_every: int = Field(500, ge=0, description="steps between two validations; 0: none")
+    validation_batches: int = Field(64, ge=1, description="a rank's batches of held-out windows in a validation; always the same ones")
+    patience: int = Field(0, ge=0, description="validations without a better one that end the run; 0: never. PAN stopped its second phase so")
+    save_every: int = Field(500, ge=1, description="steps between two checkpoints")
+    keep_last: int = Field(2, ge=1, description="of the newest checkpoints so many are kept, and the best one")
+    export: Literal["best", "last"] = Field("best", description="which weights become the model: those of the best validated checkpoint, or the last")
+    films_every: int = Field(0, ge=0, description="steps between two films of what the model makes of an image and actions; 0: none")
+
+
+class Watcher(Protocol):
+    """Is told what happens in a run: trackers, a terminal, Ray Train."""
+
+    def told(self, step: int, figures: dict[str, float], line: str) -> None:
+        """Figures of the steps since the last time, or of a validation, and a line for people."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All that a run's steps depend on."""
+
+    loop: LoopSettings = field(default_factory=LoopSettings)
+    optim: OptimSettings = field(default_factory=OptimSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    parallel: ParallelSettings = field(default_factory=ParallelSettings)
+
+
+Ending = Literal["epochs", "steps", "stopped early"]
+
+
+class Trainer:
+    """One rank's run of a phase.
+
+    Args:
+        glp: prepared for the phase, spread over the mesh, on its device.
+        train, held: the samples to learn from, and those to validate on (None: no validation).
+        folder: of the run's checkpoints, which every rank can reach.
+        watchers: told on the first rank alone.
+        films: makes and shows a film of the model as it is; called on all ranks.
+    """
+
+    def __init__(
+        self,
+        glp: GLP,
+        phase: Phase,
+        train: Data,
+        folder: Path,
+        settings: Settings,
+        *,
+        held: Data | None = None,
+        mesh: World | None = None,
+        watchers: Sequence[Watcher] = (),
+        films: Callable[[int], None] | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.glp, self.phase, self.train, self.held, self.settings, self.device = glp, phase, train, held, settings, device
+        self.mesh, self._watchers, self._films = mesh or World(), watchers, films
+        loop = settings.loop
+        must(held is not None or not loop.patience, "loop.patience without held-out windows to validate on; curate with pack.val_share above 0, or set it to 0")
+        self.accumulate = max(1, round(loop.windows / (loop.batch * self.mesh.data_ranks)))
+        self.optimiser = adamw(self._learning(), settings.optim)
+        self.average = Average(self._learning(), settings.optim.ema) if settings.optim.ema else None
+        self.guard, self.stopping = Guard(settings.optim), Stopping(loop.patience)
+        self.snapshots = Snapshots(folder, keep_last=loop.keep_last, group=self.mesh.files)
+        self.step, self.steps, self.validation, self._since = 0, 0, float("nan"), 0.0
+        self._held_start = held.state_dict() if held is not None else None
+        self._found: Sums | None = None
+        self.meter = self._meter()
+        glp.train()
+
+    def run(self) -> Ending:
+        """Trains to the end, from the newest checkpoint if there is one, and saves; returns why it ended.
+
+        Raises:
+            TrainingDiverged: too many bad steps in a row; nothing of them is saved.
+        """
+        self.resume()
+        self._since, begun = time.monotonic(), self.step
+        ending: Ending | None = self._over()
+        while ending is None:
+            for batches in self._taken():
+                self.learn(batches)
+                ending = self._after_step(begun) or self._over()
+                if ending is not None:
+                    break
+        if self.step > begun and self.guard.row == 0:
+            self.save()
+        self.snapshots.settle()
+        return ending
+
+    def learn(self, batches: Sequence[Batch]) -> bool:
+        """One optimiser step on some micro-batches; whether it was a good one and changed the weights."""
+        torch.manual_seed(seeded(self.settings.loop.seed, "process", self.step, self.mesh.data_rank).initial_seed())
+        self.optimiser.zero_grad(set_to_none=True)
+        sums = self._gradients(batches).reduced(self.mesh.data)
+        began = time.perf_counter()
+        must(float(sums.weight) > 0, f"step {self.step}: all its windows are blanks; the loader counts its steps wrongly")
+        scale_(list(gradients(self.optimiser)), 1 / float(sums.weight))
+        norm = float(total_norm(gradients(self.optimiser)))
+        good = self.guard.good(sums.mean, norm)
+        share = rate(self.step, self.steps, self.settings.optim) if self.steps else 1.0
+        self.lr, self.norm = set_rate(self.optimiser, share, self.settings.optim), norm
+        if good:
+            scale_(list(gradients(self.optimiser)), min(1.0, self.settings.optim.clip / (norm + 1e-12)))
+            self.optimiser.step()
+            if self.average is not None:
+                self.average.update(self._learning())
+            self._found = sums if self._found is None else self._found + sums
+        self.step += 1
+        self.meter.steps += 1
+        self.meter.spent("optimiser", time.perf_counter() - began)
+        return good
+
+    def save(self) -> None:
+        """Writes a checkpoint in the background."""
+        settings = self.settings
+        state = {
+            "phase": self.phase.name,
+            "seed": settings.loop.seed,
+            "step": self.step,
+            "steps": self.steps,
+            "windows": self.accumulate * settings.loop.batch * self.mesh.data_ranks,
+            "data": self.train.state_dict(),
+            "guard": self.guard.state_dict(),
+            "stopping": self.stopping.state_dict(),
+        }
+        validation = None if self.validation != self.validation else self.validation
+        self.snapshots.save(self.step, tensors(self.optimiser, self._learning(), self.average), state, validation)
+
+    def resume(self) -> bool:
+        """Takes up the newest whole checkpoint: weights, optimiser, schedule, data cursor, guard; noise is a function of seed and step.
+
+        Raises:
+            ValueError: the checkpoint is of another phase, seed or corpus.
+        """
+        snapshot = self.snapshots.newest()
+        if snapshot is None:
+            self.steps = self._planned()
+            return False
+        state, loop = snapshot.state, self.settings.loop
+        for name, mine in (("phase", self.phase.name), ("seed", loop.seed)):
+            must(state[name] == mine, f"{snapshot.path}: its {name} is {state[name]!r}, this run's {mine!r}; give the run a new folder, or the same {name}")
+        self.snapshots.load(snapshot, tensors(self.optimiser, self._learning(), self.average))
+        self.train.load_state_dict(state["data"])
+        self.guard.load_state_dict(state["guard"])
+        self.stopping.load_state_dict(state["stopping"])
+        self.step, self.validation = state["step"], float("nan") if snapshot.validation is None else snapshot.validation
+        self.steps = self._planned()
+        return True
+
+    def restore_best(self) -> int | None:
+        """Fills the weights with those of the best validated checkpoint; its step. None, and nothing is changed, where none was validated."""
+        from training.snapshots import best, committed
+
+        self.snapshots.settle()
+        found = best(committed(self.snapshots.folder))
+        if found is not None:
+            self.snapshots.load(found, tensors(None, self._learning(), self.average))
+        return None if found is None else found.step
+
+    def _taken(self) -> Iterator[list[Batch]]:
+        """What remains of the epoch, a step's micro-batches at a time; the wait for them is measured."""
+        source = iter(self.train)
+        while True:
+            began = time.perf_counter()
+            batches = list(islice(source, self.accumulate))
+            self.meter.spent("data", time.perf_counter() - began)
+            if not batches:
+                return
+            yield batches
+
+    def _gradients(self, batches: Sequence[Batch]) -> Sums:
+        """The gradients of the sum of all errors; what was found, of this rank alone."""
+        loop, mesh, found = self.settings.loop, self.mesh, None
+        for micro, batch in enumerate(batches):
+            began = time.perf_counter()
+            generator = seeded(loop.seed, "noise", self.step, micro * mesh.data_ranks + mesh.data_rank)
+            total, sums, layout = errors(self.glp, self.phase, batch.to(self.device), generator, self.settings.loss)
+            middle = time.perf_counter()
+            total.backward()
+            self.meter.spent("forward", middle - began)
+            self.meter.spent("backward", time.perf_counter() - middle)
+            found = sums if found is None else found + sums
+            if layout is not None:
+                latents = batch.window.latents_BCFHW
+                patch = self.glp.spec.decoder.patch
+                self.meter.windows(len(latents), layout, latents.shape[3] // patch[1] * (latents.shape[4] // patch[2]))
+        assert found is not None
+        return found
+
+    def _after_step(self, begun: int) -> Ending | None:
+        """Shows, validates, saves, where it is due; a reason to end, if there is one."""
+        loop, ending, last = self.settings.loop, None, self.step == self.steps
+        if self.step % loop.log_every == 0 or last:
+            self._log(begun)
+        if self.held is not None and loop.validate_every and (self.step % loop.validate_every == 0 or last) and self._validated():
+            ending = "stopped early"
+        if loop.films_every and self._films is not None and (self.step % loop.films_every == 0 or last):
+            self._films(self.step)
+        if self.step % loop.save_every == 0 and not last and self.guard.row == 0:
+            self.save()
+        return ending  # type: ignore[return-value]
+
+    def _validated(self) -> bool:
+        """Measures the loss on the held-out windows; whether to stop for it."""
+        assert self.held is not None and self._held_start is not None  # noqa: PT018 - one is there with the other
+        loop = self.settings.loop
+        self.held.load_state_dict(self._held_start)
+        found = validate(self.glp, self.phase, islice(self.held, loop.validation_batches), self.settings.loss, loop.seed, self.mesh, self.device)
+        self.validation = found.mean
+        self._tell({"validation_loss": self.validation} | {f"validation_{name}": value for name, value in found.figures().items()}, "")
+        return self.stopping.told(self.validation)
+
+    def _log(self, begun: int) -> None:
+        """Figures and a line with the time left."""
+        if self._found is None:  # nothing but bad steps
+            loss: dict[str, float] = {}
+        else:
+            loss = {"loss": self._found.mean} | self._found.figures()
+        figures = loss | {"lr": self.lr, "gradient_norm": self.norm, "skipped_steps": float(self.guard.skipped), "epoch": float(self.train.epoch)}
+        figures |= self.meter.read()
+        rest = (time.monotonic() - self._since) / (self.step - begun) * (self.steps - self.step)
+        parts = [f"step {self.step}/{self.steps}", f"epoch {self.train.epoch}/{self.settings.loop.epochs}", f"loss {loss.get('loss', float('nan')):.4f}"]
+        parts += [f"validation {self.validation:.4f}"] if self.validation == self.validation else []
+        parts += [f"skipped {self.guard.skipped}"] if self.guard.skipped else []
+        parts += [f"{name} {100 * figures[key]:.1f} %" for name, key in (("waits", "share_data"), ("mfu", "mfu")) if key in figures]
+        self._tell(figures, "  ".join([*parts, f"left {left(rest)}"]))
+        self._found = None
+
+    def _tell(self, figures: dict[str, float], line: str) -> None:
+        if self.mesh.rank == 0:
+            for watcher in self._watchers:
+                watcher.told(self.step, figures, line)
+
+    def _over(self) -> Ending | None:
+        if self.step >= self.steps:
+            return "steps" if self.steps == self.settings.loop.steps else "epochs"
+        return None
+
+    def _planned(self) -> int:
+        """All steps of the run, done ones too; a change of the number of workers changes only those that are left."""
+        loop, each = self.settings.loop, self.accumulate
+        left_now = -(-len(self.train) // each)
+        size = loop.batch * self.mesh.data_ranks
+        whole = -(-(self.train.position // size + len(self.train)) // each)
+        planned = self.step + (left_now + whole * (loop.epochs - self.train.epoch - 1) if self.train.epoch < loop.epochs else 0)
+        return min(planned, loop.steps) if loop.steps is not None else planned
+
+    def _learning(self) -> list[tuple[str, nn.Parameter]]:
+        return [(name, parameter) for name, parameter in self.glp.named_parameters() if parameter.requires_grad]
+
+    def _meter(self) -> Meter:
+        settings, joint = self.settings, self.phase.data == "joint"
+        recomputed = 1.0 if settings.parallel.checkpoint else 0.0
+        kind = getattr(torch, settings.loss.compute)
+        return Meter(self.glp.spec.decoder, self.device, kind, joint and self.glp.connector is None, recomputed, settings.parallel.sequence)

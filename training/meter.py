@@ -1,0 +1,92 @@
+"""Meter: how long steps take, what share of it is waiting, and what share of the device's ceiling is used, by the mask that is really attended."""
+
+import time
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+
+from training.model.attention import Layout
+from training.model.flops import forward_flops
+from training.model.spec import DecoderSpec
+
+
+@lru_cache(maxsize=4)
+def ceiling(device: str, dtype: torch.dtype, size: int | None = None) -> float:
+    """FLOP/s of the best of some plain matrix products on this device: what a kernel can reach here, not what a data sheet says.
+
+    Args:
+        size: of the square matrices; by default 8192 on a GPU and 512 elsewhere.
+    """
+    size = size or (8192 if device.startswith("cuda") else 512)
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    taken = []
+    for _ in range(6):
+        began = _now(device)
+        left @ right
+        taken.append(_now(device) - began)
+    return float(2 * size**3 / min(taken[1:]))
+
+
+def _now(device: str) -> float:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+@dataclass
+class Meter:
+    """Counts the decoder's operations and the seconds of a rank's steps since it was last read.
+
+    Args:
+        spec: the decoder's.
+        device: whose ceiling is taken.
+        dtype: of the matrix products.
+        state: whether the state's stream is used.
+        recomputed: the share of a forward that activation checkpointing computes again.
+        sequence: ranks that a window's tokens are split over.
+    """
+
+    spec: DecoderSpec
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+    state: bool = True
+    recomputed: float = 0.0
+    sequence: int = 1
+    useful: float = 0.0
+    done: float = 0.0
+    steps: int = 0
+    parts_s: dict[str, float] = field(default_factory=dict)
+
+    def windows(self, count: int, layout: Layout, tokens_per_frame: int) -> None:
+        """Counts windows that were learnt from: only what the mask lets be attended, and the frozen language model not at all."""
+        each = forward_flops(self.spec, layout, tokens_per_frame, state=self.state)
+        self.useful += count * each.training() / self.sequence
+        self.done += count * each.training(self.recomputed) / self.sequence
+
+    def spent(self, part: str, seconds: float) -> None:
+        """Adds seconds to a part of the step."""
+        self.parts_s[part] = self.parts_s.get(part, 0.0) + seconds
+
+    def read(self) -> dict[str, float]:
+        """The figures since the last reading: seconds a step, each part's share, mfu (useful operations) and hfu (with what was computed twice)."""
+        whole = sum(self.parts_s.values())
+        if not self.steps or not whole:
+            return {}
+        top = ceiling(self.device, self.dtype) * whole
+        figures = {"step_s": whole / self.steps, "mfu": self.useful / top, "hfu": self.done / top}
+        figures |= {f"share_{part}": seconds / whole for part, seconds in self.parts_s.items()}
+        self.useful = self.done = 0.0
+        self.steps, self.parts_s = 0, {}
+        return figures
+
+
+def left(seconds: float) -> str:
+    """A duration for people: 45 s, 12 min, 3 h 20 min, 2 d 4 h."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"

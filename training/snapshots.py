@@ -1,0 +1,195 @@
+"""Snapshots: a run's checkpoints: sharded, written in the background, and there only once a marker, written last, says so.
+
+step_00000120/    __0_0.distcp ...   every rank's shards, with .metadata: torch.distributed.checkpoint's own format
+                  state.json         what else a run needs to go on: step, data cursor, guard, early stopping
+                  COMMITTED          written last: each file's size and sha256, and the validation loss
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+MARKER, STATE = "COMMITTED", "state.json"
+_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A committed checkpoint.
+
+    Attributes:
+        path: its folder.
+        step: optimiser steps done.
+        validation: the loss on held-out windows when it was written; None where none was measured.
+    """
+
+    path: Path
+    step: int
+    validation: float | None
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """state.json."""
+        told: dict[str, Any] = json.loads((self.path / STATE).read_text("utf-8"))
+        return told
+
+
+class Snapshots:
+    """The checkpoints of one run in a folder that every rank can reach; the newest are kept, and the best.
+
+    Args:
+        folder: of all of them.
+        keep_last: so many of the newest.
+        group: a process group of all ranks that works on the CPU; None in a single process.
+    """
+
+    def __init__(self, folder: Path, *, keep_last: int = 2, group: Any = None) -> None:
+        import torch.distributed as dist
+
+        self.folder, self._keep, self._group = folder, keep_last, group
+        self._first = group is None or dist.get_rank(group) == 0
+        self._thread = ThreadPoolExecutor(1, "snapshots")
+        self._pending: Future[None] | None = None
+        if group is None:
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a single process is meant
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], validation: float | None = None) -> None:
+        """Copies the tensors and writes them in the background; waits only for the snapshot before. All ranks call it."""
+        from torch.distributed.checkpoint import FileSystemWriter, async_save
+
+        self.settle()
+        path = self.folder / f"step_{step:08}"
+        if self._first:
+            shutil.rmtree(path, ignore_errors=True)  # what a killed run left there
+            path.mkdir(parents=True)
+            _write(path / STATE, json.dumps(state))
+        self._together()
+        written = async_save(dict(tensors), storage_writer=FileSystemWriter(path, thread_count=1), process_group=self._group, no_dist=self._group is None)
+        self._pending = self._thread.submit(self._finish, written, path, step, validation)
+
+    def settle(self) -> None:
+        """Waits until what is being written is committed.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
+    def newest(self) -> Snapshot | None:
+        """The newest whole snapshot, the same on every rank; a damaged one is passed over with a warning."""
+        import torch.distributed as dist
+
+        found: list[Snapshot | None] = [None]
+        if self._first:
+            found = [next((each for each in reversed(committed(self.folder)) if _whole(each)), None)]
+        if self._group is not None:
+            dist.broadcast_object_list(found, src=dist.get_global_rank(self._group, 0), group=self._group)
+        return found[0]
+
+    def load(self, snapshot: Snapshot, tensors: Mapping[str, Tensor]) -> None:
+        """Fills `tensors`, sharded over any number of ranks, from a snapshot of any other number.
+
+        Raises:
+            CheckpointException: a tensor is not in it, or has another shape.
+        """
+        from torch.distributed.checkpoint import FileSystemReader, load
+
+        load(dict(tensors), storage_reader=FileSystemReader(snapshot.path), process_group=self._group, no_dist=self._group is None)
+
+    def close(self) -> None:
+        """Settles, and ends the thread."""
+        self.settle()
+        self._thread.shutdown()
+
+    def _finish(self, written: Any, path: Path, step: int, validation: float | None) -> None:
+        """In the thread: waits for all ranks' shards; the first rank then commits them, and removes what need not be kept."""
+        written.result()
+        if self._first:
+            commit(path, step, validation)
+            prune(self.folder, self._keep)
+
+    def _together(self) -> None:
+        if self._group is not None:
+            import torch.distributed as dist
+
+            dist.barrier(group=self._group)
+
+
+def committed(folder: Path) -> list[Snapshot]:
+    """The snapshots with a marker, by step."""
+    markers = sorted(folder.glob(f"step_*/{MARKER}"))
+    told = [(marker.parent, json.loads(marker.read_text("utf-8"))) for marker in markers]
+    return sorted((Snapshot(path, facts["step"], facts["validation"]) for path, facts in told), key=lambda each: each.step)
+
+
+def best(snapshots: list[Snapshot]) -> Snapshot | None:
+    """The one with the least validation loss, of equals the newest; None where none was measured."""
+    measured = [(each.validation, -each.step, each) for each in snapshots if each.validation is not None]
+    return min(measured, key=lambda entry: entry[:2])[2] if measured else None
+
+
+def commit(path: Path, step: int, validation: float | None) -> None:
+    """Writes the marker: from now on the snapshot is there."""
+    files = {file.name: [file.stat().st_size, sha256(file)] for file in sorted(path.iterdir()) if file.is_file()}
+    _write(path / MARKER, json.dumps({"format": 1, "step": step, "validation": validation, "files": files}))
+    _sync(path)
+
+
+def prune(folder: Path, keep_last: int) -> None:
+    """Removes all but the newest committed snapshots and the best one; the marker goes first."""
+    there = committed(folder)
+    kept = {each.path for each in there[-keep_last:]} | {each.path for each in [best(there)] if each is not None}
+    for each in there:
+        if each.path not in kept:
+            (each.path / MARKER).unlink()
+            shutil.rmtree(each.path)
+
+
+def sha256(file: Path) -> str:
+    """Of a file's bytes, in hex."""
+    found = hashlib.sha256()
+    with file.open("rb") as source:
+        while block := source.read(_BLOCK):
+            found.update(block)
+    return found.hexdigest()
+
+
+def _whole(snapshot: Snapshot) -> bool:
+    """Whether every file is there as it was committed; says what is not."""
+    told = json.loads((snapshot.path / MARKER).read_text("utf-8"))["files"]
+    for name, (size, digest) in told.items():
+        file = snapshot.path / name
+        if not file.is_file() or file.stat().st_size != size or sha256(file) != digest:
+            warnings.warn(f"{file} is not as it was committed: the snapshot of step {snapshot.step} is passed over for the one before", stacklevel=3)
+            return False
+    return True
+
+
+def _write(file: Path, text: str) -> None:
+    """A small file, whole or not at all, and on the disk."""
+    part = file.with_name(f".{file.name}.part")
+    with part.open("w", encoding="utf-8") as opened:
+        opened.write(text)
+        opened.flush()
+        os.fsync(opened.fileno())
+    os.replace(part, file)
+
+
+def _sync(folder: Path) -> None:
+    """The folder's entries to the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
