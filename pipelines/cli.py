@@ -25,7 +25,7 @@ app = typer.Typer(
 recipes = typer.Typer(help="Show, check and compare recipes.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(recipes, name="recipe")
 
-SCRIPTS = ("curate", "rejudge", "recaption", "encode", "demo", "assemble", "simulate", "export", "plan")
+SCRIPTS = ("curate", "rejudge", "recaption", "encode", "demo", "assemble", "simulate", "export", "plan", "blockworld")
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 Out = Annotated[str, typer.Argument(help="The output of `pan curate`: a folder or uri.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
@@ -108,6 +108,14 @@ def export(context: typer.Context) -> None:
 def plan(context: typer.Context) -> None:
     """Parameters, operations and memory a GPU of a model's training, for each way to spread it; refuses what cannot fit."""
     from pipelines import plan as command
+
+    raise typer.Exit(command.main(context.args))
+
+
+@app.command(context_settings=PASSED_ON, short_help="Films of a small world whose truth is known.")
+def blockworld(context: typer.Context) -> None:
+    """Write films of coloured blocks that are pushed as words say, with their timed actions: a raw corpus for `pan curate`."""
+    from pipelines import blockworld as command
 
     raise typer.Exit(command.main(context.args))
 
