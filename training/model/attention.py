@@ -211,8 +211,8 @@ def _block_mask(layout: Layout, tokens_per_frame: int, queries: int, device: tor
 
 
 def _group_of_token(layout: Layout, tokens_per_frame: int, device: torch.device) -> Tensor:
-    lengths = torch.tensor([stop - start for start, stop in layout.groups()], device=device) * tokens_per_frame
-    return torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)
+    groups = [index for index, (start, stop) in enumerate(layout.groups()) for _ in range(start, stop)]
+    return torch.tensor(groups, device=device).repeat_interleave(tokens_per_frame)
 
 
 # A block that is compiled leaves `flex`, and only that, to its own compilation: its block mask must be made once, and not in each call.
