@@ -84,11 +84,16 @@ class Session:
     def step(self, action: str) -> Frames_THWC:
         """What comes of `action`: the next chunk's frames, uint8 [40, H, W, 3] in PAN, as soon as they are there.
 
+        A step is done whole or not at all: an error, or a key that interrupts it, leaves the session where it was.
+
         Raises:
             ValueError: the session has not begun.
         """
-        seen, self._past = self.frames, self._sampler.following(self._past, self._context(action))
-        return self._shown(action, seen.shape)
+        shape, after = self.frames.shape, self.fork()
+        after._past = self._sampler.following(self._past, after._context(action))
+        frames = after._shown(action, shape)
+        self.__dict__.update(after.__dict__)
+        return frames
 
     def scripted(self, actions: Sequence[str]) -> Iterator[Frames_THWC]:
         """As `step` for one action after the other, the same frames to the bit, but neighbouring chunks share windows, which spares a quarter of the work.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -162,6 +163,16 @@ def test_futures_from_one_moment_do_not_touch(pan: GLP) -> None:
     assert np.array_equal(straight.step("go right"), session.step("go right"))
     assert np.array_equal(straight.step("stop"), session.step("stop"))
     assert (session.actions, left.actions) == (("go left", "go right", "stop"), ("go left", "go left", "stop"))
+
+
+def test_a_step_that_is_interrupted_leaves_the_session_where_it_was(pan: GLP, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, undisturbed = begun(pan), begun(pan)
+    for part, name in ((pan, "velocity"), (Session, "_decoded")):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(part, name, Mock(side_effect=KeyboardInterrupt))
+            session.step("go left")
+    assert session.actions == ()
+    assert np.array_equal(session.step("stop"), undisturbed.step("stop"))
 
 
 def test_a_fork_with_another_seed_is_another_future_of_one_action(pan: GLP) -> None:
