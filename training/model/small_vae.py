@@ -6,6 +6,7 @@ Shapes as in training/model/vae.py; N channels inside.
 """
 
 import itertools
+import math
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from training.model.spec import VaeSpec
 from training.model.vae import CausalStream, Slot, check_latents, check_video, denormalised, normalised
 
 _PATCH = 2  # px a side that are folded into channels before the first convolution: it works on a quarter of the positions
+_CERTAIN, _LITTLE = -6.0, 0.1  # before training: log variance of the latents, and a factor of what the convolutions add to the shortcuts
 _PAST = 2  # latent frames that a temporal convolution sees behind its own
 
 
@@ -144,6 +146,19 @@ class SmallVae(nn.Module):
         self.spec = spec
         self.channels, self.temporal, self.spatial = spec.channels, spec.temporal, spec.spatial
         self.encoder, self.decoder = SmallEncoder(spec), SmallDecoder(spec)
+        self.begin_as_low_pass()
+
+    def begin_as_low_pass(self) -> None:
+        """The shortcuts keep each latent's lowest frequencies, and little is added to them: a training begins with blurred pictures, not with noise."""
+        low, volume = low_frequencies(self.spec), self.temporal * self.spatial**2
+        with torch.no_grad():
+            self.encoder.shortcut.weight.zero_()
+            self.encoder.shortcut.weight[: self.channels] = (low / volume**0.5).to(self._dtype)
+            self.decoder.shortcut.weight.copy_((low * volume**0.5).transpose(0, 1))
+            for part in (self.encoder, self.decoder):
+                for last in (part.leave.weight, part.leave.bias, part.shortcut.bias):
+                    last.mul_(_LITTLE)
+            self.encoder.shortcut.bias[self.channels :] = _CERTAIN
 
     def forward(self, video_BCTHW: Tensor) -> tuple[Tensor, Tensor]:
         """The posterior's mean and log variance, [B, channels, F, h, w] each and not normalised: all latent frames in one pass, for training.
@@ -204,6 +219,18 @@ class SmallVae(nn.Module):
     def _dtype(self) -> Any:
         """Of the weights."""
         return self.decoder.leave.weight.dtype
+
+
+def low_frequencies(spec: VaeSpec) -> Tensor:
+    """[channels, 3 * temporal * spatial^2, 1, 1, 1]: orthonormal cosines over a latent's pixels, a colour each, in the order that `fold` gives the pixels."""
+    sizes = (spec.temporal, spec.spatial, spec.spatial)
+    waves = [torch.cos(math.pi * torch.outer(torch.arange(n), torch.arange(n) + 0.5) / n) for n in sizes]
+    waves = [wave / wave.norm(dim=1, keepdim=True) for wave in waves]
+    order = sorted(itertools.product(*map(range, sizes)), key=lambda k: (sum(f * f / n for f, n in zip(k, sizes, strict=True)), k))
+    filters = torch.zeros(spec.channels, 3, *sizes)
+    for channel, (place, color) in enumerate(itertools.islice(itertools.product(order, range(3)), spec.channels)):
+        filters[channel, color] = torch.einsum("t,h,w->thw", *(wave[k] for wave, k in zip(waves, place, strict=True)))
+    return fold(fold(filters, spec.temporal, _PATCH), 1, spec.spatial // _PATCH)
 
 
 def stage_widths(spec: VaeSpec) -> list[int]:
