@@ -65,7 +65,7 @@ def smoothness(film_THWC: npt.NDArray[np.uint8], joins: Iterable[int] = (), sett
     settings = settings or SmoothnessSettings()
     must(len(film_THWC) >= 3, f"smoothness: a film of {len(film_THWC)} frames; an acceleration needs three")
     grays = [_gray(frame) for frame in film_THWC]
-    measure: Any = _dis() if settings.flow == "dis" else _horn_schunck
+    measure: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc if settings.flow == "dis" else _horn_schunck
     scale = LONG_SIDE / max(grays[0].shape)
     accelerations, speeds = [], []
     before: Flow_HW2 | None = None
@@ -97,12 +97,6 @@ def _gray(frame_HWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     gray: npt.NDArray[np.uint8] = cv2.cvtColor(frame_HWC, cv2.COLOR_RGB2GRAY)
     large = max(gray.shape) / LONG_SIDE
     return gray if large <= 1 else cv2.resize(gray, None, fx=1 / large, fy=1 / large, interpolation=cv2.INTER_AREA)
-
-
-def _dis() -> Any:
-    """OpenCV's dense inverse search, which its type stubs do not know."""
-    library: Any = cv2
-    return library.DISOpticalFlow_create(library.DISOPTICAL_FLOW_PRESET_MEDIUM).calc
 
 
 def _followed(flow_HW2: Flow_HW2, moved_HW2: Flow_HW2) -> Flow_HW2:
