@@ -125,7 +125,7 @@ def command(
         typer.Option("--checkpointing/--no-checkpointing", help="Blocks' insides are computed twice; both by default.", show_default=False),
     ] = None,
     windows: Annotated[int, typer.Option(help="At a time in each group that shares one.")] = 1,
-    eager: Annotated[bool, typer.Option("--eager", help="Blocks are not compiled, and keep twice as much.")] = False,
+    eager: Annotated[bool, typer.Option("--eager", help="Blocks are not compiled, and keep more for the backward pass.")] = False,
     resident: Annotated[bool, typer.Option("--resident", help="Autoencoder and text encoder stay on every GPU instead of running beforehand.")] = False,
     gpus_per_node: Annotated[int, typer.Option(help="GPUs with a fast link between them.")] = 8,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in px; the model's own by default.", show_default=False)] = None,

@@ -35,7 +35,7 @@ class Wishes(Config):
     shard: int | None = Field(None, ge=1, description="GPUs that a copy is cut over")
     sequence: int | None = Field(None, ge=1, description="GPUs that share one window")
     checkpointing: bool | None = Field(None, description="keep what lies between blocks alone, and compute each block's inside twice")
-    compiled: bool = Field(True, description="blocks are compiled, so that half as much is kept for the backward pass as by eager execution")
+    compiled: bool = Field(True, description="blocks are compiled, so that a quarter less is kept for the backward pass than by eager execution")
     windows: int = Field(1, ge=1, description="at a time in each group of `sequence` GPUs; in the joint phase each with a dialogue of its own")
     resident: bool = Field(False, description="autoencoder and text encoder are held on every GPU, instead of run beforehand as PAN does")
     action_tokens: int = Field(64, ge=0, description="of an action in the backbone's dialogue; an estimate, a caption of 40 frames has about as many")

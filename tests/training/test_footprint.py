@@ -61,7 +61,7 @@ def test_checkpointed_activations_are_what_lies_between_blocks_and_one_inside() 
     assert memory(STAGE_ONE, whole, WORK, 0.0).activations == pytest.approx(40 * inside)
     assert memory(STAGE_ONE, replace(whole, sequence=4), WORK, 0.0).activations == pytest.approx(10 * inside)
     assert memory(STAGE_ONE, whole, replace(WORK, windows=3), 0.0).activations == pytest.approx(120 * inside)
-    assert memory(STAGE_ONE, whole, replace(WORK, compiled=False), 0.0).activations > 1.5 * 40 * inside
+    assert memory(STAGE_ONE, whole, replace(WORK, compiled=False), 0.0).activations > 1.25 * 40 * inside
 
 
 def kept(module: nn.Module, given: list[Any], tokens: int, run: Any) -> float:
