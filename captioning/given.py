@@ -106,6 +106,23 @@ def check_any(provenances: Sequence[str | None]) -> None:
         )
 
 
+def retold(sources: Sequence[Source], curated: Mapping[str, str | None]) -> list[str]:
+    """The uris of which the lists now tell other events than when they were curated.
+
+    Args:
+        curated: uri -> provenance of the videos that are done.
+    """
+    return [s.uri for s in sources if s.uri in curated and _readable(s.provenance) != _readable(curated[s.uri])]
+
+
+def _readable(provenance: str | None) -> list[Event] | None:
+    """The events, or None where they cannot be read."""
+    try:
+        return given_events(provenance)
+    except ClipError:
+        return None
+
+
 def own_share(provenance: str | None, start_s: float, end_s: float) -> str | None:
     """The provenance with those events alone that overlap [start_s, end_s): a long video's events stand once in its clips, not in each of them."""
     columns: Mapping[str, object] = json.loads(provenance or "{}")

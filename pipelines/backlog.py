@@ -9,10 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from captioning.given import retold
 from curation.clips import one_line, table_of
 from curation.ledger import FrozenLedger
 from curation.opening import stamp_of
-from curation.sources import mark_duplicates
+from curation.sources import Source, mark_duplicates
 from curation.uris import local_path
 from pipelines.changed import Changed
 from pipelines.exits import Exit
@@ -143,6 +144,19 @@ def tell(listed: Listed, decided: Decided, changed: Changed, counts: dict[str, A
     counts["source_changed"] = (
         f"source_changed: {len(decided.changed)} curated files have other bytes now, such as {first}; their clips are still those of the old bytes. "
         "Run again with --changed replace to curate the new bytes and drop the old clips, or with --changed keep to leave it so"
+    )
+    return Exit.OVER_BUDGET
+
+
+def tell_retold(sources: Sequence[Source], ledger: FrozenLedger, counts: dict[str, Any]) -> Exit:
+    """Says which curated videos' given events are others in the lists now, in `counts` (exit.json), and by code 3: their captions are still the old ones."""
+    rows = ledger.videos().select(["video_uri", "provenance", "status"]).to_pylist()
+    names = retold(sources, {row["video_uri"]: row["provenance"] for row in rows if row["status"] == "ok"})
+    if not names:
+        return Exit.COMPLETE
+    counts["events_changed"] = (
+        f"events_changed: the lists tell other events of {len(names)} curated videos than when they were curated, such as {one_line(min(names))}; "
+        "their captions are still those of the old events. Curate them into another --out, or give the old events again"
     )
     return Exit.OVER_BUDGET
 

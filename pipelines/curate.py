@@ -51,7 +51,8 @@ def curate(
             if decided.todo.num_rows:
                 with shown(Progress(Tail(held.out).fresh, videos.num_rows)):
                     stream.run(decided.todo, stages, held, recipe.resources.sink)
-        return max(publish.publish(held, recipe, counts), backlog.tell(listed, decided, changed, counts))
+        retold = backlog.tell_retold(sources, ledger, counts) if recipe.caption.backend == "given" else Exit.COMPLETE
+        return max(publish.publish(held, recipe, counts), backlog.tell(listed, decided, changed, counts), retold)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -115,7 +115,7 @@ def guarded(work: Callable[[dict[str, Any]], Exit], out: str, command: list[str]
 
     try:
         code = work(counts)
-        return end(code, "; ".join(counts[key] for key in ("over_budget", "source_changed") if key in counts) or code.name.lower())
+        return end(code, "; ".join(counts[key] for key in ("over_budget", "source_changed", "events_changed") if key in counts) or code.name.lower())
     except PlanMismatch as error:
         return end(Exit.USAGE, str(error))
     except OutputLocked as error:

@@ -8,7 +8,7 @@ import pytest
 
 from captioning.caption import CaptionClips, CaptionConfig
 from captioning.events import Event
-from captioning.given import check_any, check_sources, fitted, given_events, joined, own_share
+from captioning.given import check_any, check_sources, fitted, given_events, joined, own_share, retold
 from curation.binding import seal
 from curation.clips import ClipError, table_of
 from curation.sources import Source, SourceErrors, find, video_table
@@ -144,6 +144,12 @@ def test_a_list_that_cannot_be_used_is_refused_with_its_lines(tmp_path: Path) ->
         check_sources([Source("a.mp4"), Source("b.mp4", '{"licence": "CC0"}')])
     check_sources([Source("a.mp4"), Source("b.mp4", provenance((0, 1, "a")))])
     check_any([])
+
+
+def test_events_that_a_list_now_tells_otherwise_are_found() -> None:
+    once = {"a": provenance((0, 1, "x")), "b": provenance((0, 1, "x"), licence="CC0"), "c": None, "d": '{"events": "broken"}'}
+    now = [Source("a", provenance((0, 1, "y"))), Source("b", json.dumps({"events": json.dumps([{"start_s": 0.0, "end_s": 1.0, "text": "x"}])})), Source("c")]
+    assert retold([*now, Source("d", provenance((0, 1, "x"))), Source("e", provenance((0, 1, "new")))], once) == ["a", "d"]
 
 
 @pytest.fixture(scope="module")

@@ -83,6 +83,19 @@ def test_what_the_rounds_tell_is_what_their_frames_show(raw: Path, shards: Path,
             assert np.abs(end - after(world, start, parse(r["action"]))[-1]).max() * world.size < 2.0
 
 
+def test_other_events_of_curated_films_are_not_taken_silently(raw: Path, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed, manifest = (raw / LIST).read_text(), (shards / "manifest.json").read_bytes()
+    run = [str(raw / LIST), "--out", str(shards), "--recipe", "blockworld", "--set", "pack.val_share=0"]
+    try:
+        (raw / LIST).write_text(listed.replace(told(raw)["train_9_000000.mp4"][0], "push the moon"))
+        assert curate.main(run) == 3
+        assert "other events of 1 curated videos" in capsys.readouterr().err
+        assert (shards / "manifest.json").read_bytes() == manifest
+    finally:
+        (raw / LIST).write_text(listed)
+    assert curate.main(run) == 0
+
+
 def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="there are train and unseen"):
         blockworld.main([str(tmp_path), "--split", "test"])
