@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import WanTransformer3DModel
-from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import Tensor, nn
 
 from training.model.attention import Layout, rotary_table, visible
-from training.model.decoder import Block, Decoder
+from training.model.decoder import Decoder
 from training.model.keymaps import renamed, to_diffusers
 from training.model.spec import DecoderSpec
 
@@ -52,6 +50,8 @@ class Masked:
     """diffusers' attention with a mask that its block has no argument for."""
 
     def __init__(self, mask: Tensor) -> None:
+        from diffusers.models.transformers.transformer_wan import WanAttnProcessor
+
         self.mask, self.process = mask, WanAttnProcessor()
 
     def __call__(self, attn: nn.Module, hidden: Tensor, encoder: Tensor | None = None, _mask: None = None, rotary: Any = None) -> Tensor:
@@ -67,6 +67,8 @@ class Pair:
     """
 
     def __init__(self, work: Work, windowed: bool) -> None:
+        from diffusers import WanTransformer3DModel  # here, not above: the GPU's part needs none
+
         torch.manual_seed(0)
         self.work, self.windowed, self.layout, spec = work, windowed, work.layout(windowed), work.spec
         self.ours = Decoder(spec)
@@ -138,10 +140,3 @@ def _learned(module: nn.Module, out: Tensor, *inputs: Tensor) -> Tensor:
         each.grad = None
     out.square().mean().backward()
     return out.detach()
-
-
-def gpu_block(spec: DecoderSpec, backend: str, device: torch.device) -> Block:
-    """One block of `spec` in bfloat16 with random weights."""
-    torch.manual_seed(0)
-    with device:
-        return Block(spec, backend).bfloat16()  # type: ignore[arg-type]

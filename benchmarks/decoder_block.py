@@ -1,6 +1,7 @@
 """The decoder's speed: our blocks beside diffusers' on a CPU, same weights, same tokens, in turns; and on a GPU, the share of its matrix ceiling."""
 
 import argparse
+import importlib.util
 import json
 import os
 import statistics
@@ -86,7 +87,12 @@ def line(name: str, flops: float, took: Took) -> str:
 
 def on_cpu(given: argparse.Namespace) -> dict[str, Figure]:
     """Both sizes on one thread; prints the table."""
-    figures: dict[str, Figure] = {}
+    jobs_of = [(size, job, what) for size in ("debug", "wide") for job in ("dense", "window") for what in ("blocks", "slice")]
+    targets = {f"{size}_{job}_{what}_ratio": WINDOW if job == "window" else SAME for size, job, what in jobs_of}
+    figures = {name: figure(None, target) for name, target in targets.items()}
+    if given.gpu_only or importlib.util.find_spec("diffusers") is None:
+        print(f"CPU: not measured, {'--gpu-only' if given.gpu_only else 'diffusers is not installed'}")
+        return figures
     sizes = [("debug", DEBUG, given.turns)] + ([] if given.no_wide else [("wide", WIDE, given.wide_turns)])
     print("two layers, float32, one thread, forward and backward, CPU time; blocks: alone; slice: with embeddings and head")
     for name, work, turns in sizes:
@@ -95,11 +101,10 @@ def on_cpu(given: argparse.Namespace) -> dict[str, Figure]:
     print(f"{'':<22} {'ours ms':>10} {'diffusers ms':>12} {'ratio':>7}  {'quartiles':<13} {'GFLOP/s':>9}")
     for name, work, turns in sizes:
         for job, target, flops, took in jobs(name, work, turns):
-            print(line(job, flops, took))
+            print(line(job, flops, took), flush=True)
             figures[f"{job}_ratio"] = figure(statistics.median(took.ratios), target)
     if given.no_wide:
         print("wide: not measured, --no-wide")
-        figures |= {f"wide_{job}_{what}_ratio": figure(None, target) for job, target in (("dense", SAME), ("window", WINDOW)) for what in ("blocks", "slice")}
     return figures
 
 
@@ -109,6 +114,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--turns", type=int, default=60, help="turns at debug size")
     parser.add_argument("--wide-turns", type=int, default=5, help="turns at the width of 14B; one takes three minutes of CPU and 9 GB")
     parser.add_argument("--no-wide", action="store_true", help="leave out the width of 14B")
+    parser.add_argument("--gpu-only", action="store_true", help="leave out the CPU's part, which needs diffusers")
     given = parser.parse_args(words)
     for name in ("turns", "wide_turns"):
         if getattr(given, name) < 1:

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from decoder_arms import gpu_block
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from training.model.attention import Layout, attend, rotary_table
-from training.model.decoder import Decoder
+from training.model.attention import Backend, Layout, attend, rotary_table
+from training.model.decoder import Block, Decoder
 from training.model.flops import forward_flops
 from training.model.spec import SPECS
 
@@ -26,7 +25,8 @@ TARGETS = {
     "gpu_14b_step_seconds": None,
     "gpu_14b_step_gib": None,
 }
-WINDOW, SIZE_FRC = Layout(1, (10, 10)), (21, 30, 52)  # 32 760 tokens
+WINDOW, SIZE_FRC = Layout(1, (10, 10)), (21, 30, 52)  # 480 x 832: 32 760 tokens
+WIDE = SPECS["pan_14b"].decoder
 KERNELS = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash": SDPBackend.FLASH_ATTENTION, "any": None}
 Figures = dict[str, tuple[float | None, float | None]]
 
@@ -36,10 +36,10 @@ def on_gpu() -> Figures:
     if not torch.cuda.is_available():
         print("GPU: not measured, this machine shows none")
         return {name: (None, target) for name, target in TARGETS.items()}
-    device, block = torch.device("cuda"), replace(SPECS["pan_14b"].decoder, layers=1, state_dim=None)
+    device = torch.device("cuda")
     print(f"GPU: {torch.cuda.get_device_name()}, bfloat16; a block 5120 wide, a window of 1 + 10 + 10, 32 760 tokens, forward and backward, compiled")
     ceiling = _matmul(device)
-    flops = 3 * forward_flops(block, WINDOW, 1560).blocks
+    flops = 3 * forward_flops(replace(WIDE, layers=1, state_dim=None), WINDOW, SIZE_FRC[1] * SIZE_FRC[2]).blocks
     print(f"matrix products of 8192: {ceiling / 1e12:.0f} TFLOP/s; the block: {flops / 1e12:.1f} TFLOP by the mask")
     print(f"flex and prefix-dense gradients differ by {_flex_gradient(device):.1e} of their size")
     arms = _arms(device)
@@ -60,7 +60,7 @@ def _arms(device: torch.device) -> dict[str, float]:
             arms[f"prefix_dense, {name}"] = _block(device, "prefix_dense", kernel)
         except RuntimeError as fault:
             print(f"prefix_dense, {name}: not measured: {str(fault).splitlines()[0]}")
-    return arms | {backend: _block(device, backend, None) for backend in ("flex", "mask")}
+    return arms | {"flex": _block(device, "flex", None), "mask": _block(device, "mask", None)}
 
 
 def _seconds(run: Callable[[], object], turns: int = 10) -> float:
@@ -83,14 +83,16 @@ def _matmul(device: torch.device) -> float:
     return 2 * 8192**3 / _seconds(lambda: one @ other, 30)
 
 
-def _block(device: torch.device, backend: str, kernel: SDPBackend | None) -> float:
+def _block(device: torch.device, backend: Backend, kernel: SDPBackend | None) -> float:
     """Seconds of a compiled block, forward and backward."""
-    spec = replace(SPECS["pan_14b"].decoder, layers=1, state_dim=None)
-    torch._dynamo.reset()
-    block = gpu_block(spec, backend, device)
+    spec = replace(WIDE, layers=1, state_dim=None)
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    with device:
+        block = Block(spec, backend).bfloat16()
     block.compile(dynamic=False)
-    x_BFPD = torch.randn(1, 21, 1560, spec.dim, device=device, dtype=torch.bfloat16, requires_grad=True)
-    time_BF6D = torch.randn(1, 21, 6, spec.dim, device=device, requires_grad=True)
+    x_BFPD = torch.randn(1, WINDOW.frames, SIZE_FRC[1] * SIZE_FRC[2], spec.dim, device=device, dtype=torch.bfloat16, requires_grad=True)
+    time_BF6D = torch.randn(1, WINDOW.frames, 6, spec.dim, device=device, requires_grad=True)
     text_BGND = torch.randn(1, 2, spec.text_tokens, spec.dim, device=device, dtype=torch.bfloat16, requires_grad=True)
     table = rotary_table(spec.head_dim, spec.rope_theta, SIZE_FRC, 0, device, torch.float32)
     ahead = torch.randn_like(x_BFPD)
@@ -111,15 +113,15 @@ def _flex_gradient(device: torch.device) -> float:
     layout = Layout(1, (2, 2))
     inputs = [torch.randn(1, 5 * 128, 4, 128, device=device, requires_grad=True) for _ in range(3)]
 
-    def gradients(backend: str) -> tuple[Tensor, ...]:
-        return torch.autograd.grad(attend(*inputs, layout, 128, backend).square().sum(), inputs)  # type: ignore[arg-type, misc]
+    def gradients(backend: Backend) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(attend(*inputs, layout, 128, backend).square().sum(), inputs)  # type: ignore[misc]
 
     return max(float((one - other).norm() / other.norm()) for one, other in zip(gradients("flex"), gradients("prefix_dense"), strict=True))
 
 
 def _step(device: torch.device) -> tuple[float, float]:
     """(seconds, GiB at most) of one forward of the whole 14B decoder with its state stream, in bfloat16."""
-    spec = SPECS["pan_14b"].decoder
+    spec = WIDE
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     with torch.device("meta"):
@@ -130,9 +132,9 @@ def _step(device: torch.device) -> tuple[float, float]:
             weight.normal_(std=0.02)
     for block in decoder.blocks:
         block.compile(dynamic=False)
-    latents = torch.randn(1, 16, 21, 60, 104, device=device)
-    timestep = torch.tensor([55.0] + [437.0] * 10 + [937.0] * 10, device=device)[None]
-    text = torch.randn(1, 2, 512, spec.text_dim, device=device)
+    latents = torch.randn(1, 16, WINDOW.frames, 2 * SIZE_FRC[1], 2 * SIZE_FRC[2], device=device)
+    timestep = torch.tensor([[[55.0, 437.0, 937.0][group] for group, (start, stop) in enumerate(WINDOW.groups()) for _ in range(start, stop)]], device=device)
+    text = torch.randn(1, 2, spec.text_tokens, spec.text_dim, device=device)
     state = torch.randn(1, 2, spec.queries, spec.state_dim or 0, device=device)
 
     def run() -> None:

@@ -158,7 +158,7 @@ class _Prefixes(torch.autograd.Function):
         *shorter, whole = grads
         total = whole.clone()
         for grad in shorter:
-            total[:, : grad.shape[1]] += grad
+            total[:, : grad.shape[1]].add_(grad)
         return total, *[None] * len(grads)
 
 
@@ -215,7 +215,5 @@ def _group_of_token(layout: Layout, tokens_per_frame: int, device: torch.device)
     return torch.tensor(groups, device=device).repeat_interleave(tokens_per_frame)
 
 
-# A block that is compiled leaves `flex`, and only that, to its own compilation: its block mask must be made once, and not in each call.
-_flex_by_itself: Callable[..., Tensor] = torch.compiler.disable(flex, recursive=False)
-BACKENDS: Mapping[str, Callable[..., Tensor]] = MappingProxyType({"prefix_dense": prefix_dense, "flex": _flex_by_itself, "mask": masked})
+BACKENDS: Mapping[str, Callable[..., Tensor]] = MappingProxyType({"prefix_dense": prefix_dense, "flex": flex, "mask": masked})
 """The ways to attend, by name."""

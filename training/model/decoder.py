@@ -38,6 +38,8 @@ class SelfAttention(Attention):
     def __init__(self, dim: int, heads: int, eps: float, backend: Backend) -> None:
         super().__init__(dim, heads, eps)
         self.backend = backend
+        # FlexAttention is compiled by itself, with a block mask that is made once and not in each call of a compiled block.
+        self.attend = torch.compiler.disable(attend) if backend == "flex" else attend
 
     def forward(self, x_BFPD: Tensor, table: Tensor, layout: Layout, first: int) -> Tensor:
         """The mixed tokens of the frames from `first` on: [B, F - first, P, D]."""
@@ -45,7 +47,7 @@ class SelfAttention(Attention):
         q = rms_normed(self.norm_q, self.q(asking), self.heads, table[first * tokens :])
         k = rms_normed(self.norm_k, self.k(x_BFPD), self.heads, table)
         v = self.v(x_BFPD).view(k.shape)
-        return self.o(attend(q, k, v, layout, tokens, self.backend).reshape(asking.shape))
+        return self.o(self.attend(q, k, v, layout, tokens, self.backend).reshape(asking.shape))
 
 
 class CrossAttention(Attention):
