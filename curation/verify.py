@@ -82,8 +82,7 @@ def verify(out: str | os.PathLike[str] | Storage, fast: bool = False) -> Report:
     manifest = _manifest(store, report)
     if manifest is None:
         return report
-    sound = {entry["path"] for entry in manifest_files(manifest) if _file(store, entry, report)}
-    _unlisted(store, manifest, report)
+    sound = check_files(store, manifest, report)
     if fast:
         return report
     samples: dict[str, Seen] = {}
@@ -109,6 +108,13 @@ def _manifest(store: Storage, report: Report) -> Manifest | None:
         report.add("no_manifest", MANIFEST, f"its schema is {manifest.get('schema')!r}; this version reads {MANIFEST_VERSION}")
         return None
     return manifest
+
+
+def check_files(store: Storage, manifest: Manifest, report: Report) -> set[str]:
+    """The paths of the manifest's files that are there in full and, unless the report is fast, unchanged; notes the others, and files that it does not name."""
+    sound = {entry["path"] for entry in manifest_files(manifest) if _file(store, entry, report)}
+    _unlisted(store, manifest, report)
+    return sound
 
 
 def _file(store: Storage, entry: Mapping[str, Any], report: Report) -> bool:

@@ -136,13 +136,18 @@ def verify(
 ) -> None:
     """Read an output again: every checksum, every sample, keys, splits, ledger against manifest; exit code 3 for any fault."""
     from curation.plan import read_plan
-    from curation.verify import verify as check
 
-    read_plan(out)
+    encoded = "encoder" in read_plan(out)
+    if encoded:
+        from training.data.latent_verify import verify as check
+    else:
+        from curation.verify import verify as check
     report = check(out, fast)
     lines = [f"{p.kind}: {p.where}: {p.what}" for p in report.problems]
     looked = f"{report.files} files, {report.samples} samples, {report.segments} ledger segments" + (" (sizes alone)" if fast else "")
-    _print(report.to_dict(), as_json, lambda _: "\n".join([*lines, f"{'sound' if report.ok else f'faults: {len(lines)}'}; {looked}", *_mend(report, out)]))
+    _print(
+        report.to_dict(), as_json, lambda _: "\n".join([*lines, f"{'sound' if report.ok else f'faults: {len(lines)}'}; {looked}", *_mend(report, out, encoded)])
+    )
     raise typer.Exit(Exit.COMPLETE if report.ok else Exit.OVER_BUDGET)
 
 
@@ -240,12 +245,13 @@ def recipe_diff(
     _print({key: {"left": a, "right": b} for key, (a, b) in found.items()}, as_json, lambda _: recipe.difference_text(found))
 
 
-def _mend(report: "Report", out: str) -> list[str]:
+def _mend(report: "Report", out: str, encoded: bool) -> list[str]:
     """What to do about the faults that `pan verify` has found."""
+    maker, packer = ("pan encode", "the same `pan encode`") if encoded else ("pan curate", f"`pan rejudge {out}`")
     damaged = sorted({p.where.partition(":")[0] for p in report.problems if p.kind == "damaged_segment"})
-    lines = [f"to mend: remove _run/ledger/{name}.parquet and _run/segments/{name}.tar; the same `pan curate` does again what they held" for name in damaged]
+    lines = [f"to mend: remove _run/ledger/{name}.parquet and _run/segments/{name}.tar; the same `{maker}` does again what they held" for name in damaged]
     if len(damaged) < len({p.where for p in report.problems}):
-        lines.append(f"to mend: remove the damaged files; `pan rejudge {out}` packs them again from the ledger, without decoding")
+        lines.append(f"to mend: remove the damaged files; {packer} packs them again from the ledger, without decoding")
     return lines
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from curation.shards import Sample
 from training.data.buckets import bucket_for
 from training.data.grid import Grid, grid_of
-from training.data.identity import EncodeSettings, facts
+from training.data.identity import EncodeSettings, sizes_of
 from training.data.latents import Encoded, document
 from training.data.pixels import Frames_THWC, pieces
 from training.model.checkpoint import open_part
@@ -37,7 +37,7 @@ class Encoder:
         self.spec, self.settings, self.device = spec, settings or EncodeSettings(), torch.device(device)
         self._vae, self._text = vae.eval(), text.eval()
         self._kind = getattr(torch, self.settings.dtype)
-        self._sizes = [(int(height), int(width)) for height, width in facts(spec, self.settings)["buckets"]]
+        self._sizes = sizes_of(spec, self.settings)
 
     @classmethod
     def open(cls, folder: Path, spec: ModelSpec, settings: EncodeSettings, device: Any = "cpu") -> "Encoder":

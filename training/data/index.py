@@ -3,7 +3,8 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from curation.clips import ClipError
@@ -13,7 +14,7 @@ from curation.shards import load_manifest
 from curation.storage import Storage
 from training.data.buckets import Size, bucket_for, buckets_of
 from training.data.grid import grid_of
-from training.data.identity import EncodeSettings
+from training.data.identity import EncodeSettings, weights, widths
 from training.data.latents import MANIFEST_VERSION as LATENTS_VERSION
 from training.data.latents import plain
 from training.data.samples import Entry, Kind, sidecar_rows
@@ -99,12 +100,24 @@ def kind_of(manifest: Mapping[str, Any], store: Storage) -> Kind:
     return kinds[told]
 
 
+def check_encoders(manifest: Mapping[str, Any], model: Path) -> None:
+    """Holds latents to the very weights of a model: a decoder must not learn one autoencoder's latents and be sampled through another.
+
+    Args:
+        manifest: of latents; of clips, nothing is to be checked.
+        model: the model's folder.
+
+    Raises:
+        ValueError: they were made with other weights, or another tokenizer.
+    """
+    if "encoder" in manifest and (found := differences(manifest["encoder"]["weights"], weights(model))):
+        raise ValueError(f"the latents were made with other encoders than those of {model}: {'; '.join(found[:4])}; encode the clips again with `pan encode`")
+
+
 def _check_model(manifest: Mapping[str, Any], spec: ModelSpec, store: Storage) -> None:
-    """Latents serve every model with the same encoders."""
-    parts = {"chunks": asdict(spec.chunks), "vae": asdict(spec.vae), "text": asdict(spec.text), "vision": asdict(spec.backbone.vision)}
-    made = {part: told for part, told in manifest["encoder"].items() if part in parts}
-    mine = {part: {name: parts[part].get(name) for name in told} for part, told in made.items()}
-    found = differences(made, plain(mine))
+    """Latents serve every model with encoders of the same widths, and windows of the same kind."""
+    mine = plain(widths(spec))
+    found = differences({part: manifest["encoder"].get(part) for part in mine}, mine)
     must(not found, f"{store.root} was encoded for another model than {spec.name}: {'; '.join(found[:6])}; encode the clips for this one with `pan encode`")
 
 

@@ -15,7 +15,7 @@ from training.model.spec import SPECS
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven clips of one to three 40-frame chunks, in two shapes."""
     tmp, out = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("clips")
-    made_clips.published(out, [made_clips.clip(tmp, v, chunks=1 + v % 3, width=64 if v % 2 else 96) for v in range(7)])
+    made_clips.published(out, [made_clips.clip(tmp, v, 1 + v % 3, width=64 if v % 2 else 96) for v in range(7)])
     return out
 
 

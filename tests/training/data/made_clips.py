@@ -36,13 +36,14 @@ def mp4(tmp: Path, frames: npt.NDArray[np.uint8], fps: float = FPS) -> bytes:
     return data
 
 
-def clip(tmp: Path, video: int, chunks: int, height: int = 64, width: int = 64, **changes: Any) -> dict[str, Any]:
-    """One kept clip of so many 40-frame chunks, each with an action of its own."""
+def clip(tmp: Path, video: int, chunks: int, /, height: int = 64, width: int = 64, data: bytes | None = None, **changes: Any) -> dict[str, Any]:
+    """One kept clip of so many 40-frame chunks, each with an action of its own; `data` stands for its MP4."""
     frames = 1 + 40 * chunks
     events = [{"start_s": (1 + 40 * k) / 16 if k else 0.0, "end_s": (1 + 40 * (k + 1)) / 16, "text": f"push {video} {k}"} for k in range(chunks)]
     size = {"video_frames": frames, "video_fps": 16.0, "video_width": width, "video_height": height, "width": width, "height": height}
     end = {"end_s": (frames + 0.5) / 16, "chunks": chunks, "events": events, "caption": " ".join(e["text"] for e in events)}
-    return clip_row(video, 0, mp4=mp4(tmp, pictures(video, frames, height, width)), **{**size, **end, **changes})
+    data = data or mp4(tmp, pictures(video, frames, height, width))
+    return clip_row(video, 0, mp4=data, **{**size, **end, **changes})
 
 
 def published(out: Path, clips: Sequence[dict[str, Any]], plan: PackPlan = PLAN) -> Manifest:
