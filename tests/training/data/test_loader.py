@@ -14,7 +14,7 @@ from training.data.index import Index
 from training.data.loader import Loader, Waiting
 from training.data.samples import BadSample, read_encoded
 from training.data.windows import Batch
-from training.diffusion.swin import PLANS
+from training.diffusion.plan import PLANS
 from training.model.glp import GLP
 from training.model.spec import SPECS
 
