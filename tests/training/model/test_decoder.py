@@ -1,12 +1,14 @@
 """What must hold of the decoder whatever its weights: causality, independence, what a zero output changes, and who learns first."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from tests.training.model.made_decoder import SPEC, STATELESS, decoder_of, window_of
 from training.model.attention import Backend, Layout
@@ -231,6 +233,24 @@ def test_time_stays_wide_under_autocast() -> None:
         inside = decoder.times(level)[1]
     with torch.no_grad():
         assert torch.equal(inside, decoder.times(level)[1])
+
+
+def test_autocast_is_as_near_as_narrow_weights() -> None:
+    decoder, window = decoder_of(SPEC, torch.float32), window_of(SPEC, LAYOUT, torch.float32)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        narrow = decoder(**window, layout=LAYOUT)
+    with torch.no_grad():
+        truth = decoder(**window, layout=LAYOUT)
+    assert 1e-4 * truth.norm() < (narrow.float() - truth).norm() <= 2e-2 * truth.norm()
+
+
+def test_checkpointed_blocks_have_the_same_gradients_to_the_bit() -> None:
+    decoder, window = decoder_of(SPEC), window_of(SPEC, LAYOUT)
+    plain = {name: grad.clone() for name, grad in gradients(decoder, window).items()}
+    for block in decoder.blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    again = gradients(decoder, window)
+    assert all(torch.equal(again[name], plain[name]) for name in plain)
 
 
 def test_waves_by_hand() -> None:
