@@ -25,7 +25,7 @@ app = typer.Typer(
 recipes = typer.Typer(help="Show, check and compare recipes.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(recipes, name="recipe")
 
-SCRIPTS = ("curate", "rejudge", "recaption", "encode", "demo", "assemble", "simulate", "export", "plan", "blockworld")
+SCRIPTS = ("curate", "rejudge", "recaption", "encode", "demo", "assemble", "train", "simulate", "export", "plan", "blockworld")
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 Out = Annotated[str, typer.Argument(help="The output of `pan curate`: a folder or uri.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
@@ -76,6 +76,14 @@ def train_judge(context: typer.Context) -> None:
 def encode(context: typer.Context) -> None:
     """Clips to latent shards, for training: encode each clip once, with the model's frozen encoders."""
     from pipelines import encode as command
+
+    raise typer.Exit(command.main(context.args))
+
+
+@app.command(context_settings=PASSED_ON, short_help="Train a phase of a world model on shards.")
+def train(context: typer.Context) -> None:
+    """Train a phase of a world model on a Ray cluster; the same command takes up a run that was stopped."""
+    from pipelines import train as command
 
     raise typer.Exit(command.main(context.args))
 

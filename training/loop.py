@@ -70,6 +70,7 @@ class Trainer:
         folder: of the run's checkpoints, which every rank can reach.
         watchers: told on the first rank alone.
         films: makes and shows a film of the model as it is; called on all ranks.
+        report: told the figures too, on all ranks at the same steps.
     """
 
     def __init__(
@@ -84,10 +85,11 @@ class Trainer:
         mesh: World | None = None,
         watchers: Sequence[Watcher] = (),
         films: Callable[[int], None] | None = None,
+        report: Callable[[dict[str, float]], None] | None = None,
         device: str = "cpu",
     ) -> None:
         self.glp, self.phase, self.train, self.held, self.settings, self.device = glp, phase, train, held, settings, device
-        self.mesh, self._watchers, self._films = mesh or World(), watchers, films
+        self.mesh, self._watchers, self._films, self._report = mesh or World(), watchers, films, report
         loop = settings.loop
         must(held is not None or not loop.patience, "loop.patience without held-out windows to validate on; curate with pack.val_share above 0, or set it to 0")
         self.accumulate = max(1, round(loop.windows / (loop.batch * self.mesh.data_ranks)))
@@ -264,6 +266,8 @@ class Trainer:
         if self.mesh.rank == 0:
             for watcher in self._watchers:
                 watcher.told(self.step, figures, line)
+        if self._report is not None:
+            self._report({"step": float(self.step), **figures})
 
     def _over(self) -> Ending | None:
         if self.step >= self.steps:

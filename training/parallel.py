@@ -20,6 +20,7 @@ from torch import nn
 
 from curation.config import Config
 from training.model.plain import must
+from training.parallel_sequence import share_sequence
 
 
 class ParallelSettings(Config):
@@ -37,6 +38,7 @@ class ParallelSettings(Config):
         ("decoder.blocks.*", "backbone.model.language_model.layers.*", "backbone.model.visual.blocks.*"),
         description="globs of the modules that are wrapped, checkpointed and compiled one by one",
     )
+    split: tuple[str, ...] = Field(("decoder",), description="the modules whose tokens the ranks of a sequence share")
     roots: tuple[str, ...] = Field(("decoder", "backbone", "connector"), description="the modules around them, each called as a whole")
 
     def replicas(self, ranks: int) -> int:
@@ -134,6 +136,9 @@ def spread(model: nn.Module, settings: ParallelSettings, mesh: World) -> None:
         ValueError: a root is no module of the model's, or parameters of different precision learn.
     """
     named = dict(model.named_modules())
+    for name in settings.split if mesh.sequence is not None else ():
+        must(name in named, f"parallel.split: the model has no module {name!r}")
+        share_sequence(named[name], mesh.sequence)
     blocks = [module for name, module in named.items() if any(fnmatchcase(name, glob) and name.count(".") == glob.count(".") for glob in settings.blocks)]
     for block in blocks:
         if settings.checkpoint:

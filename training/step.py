@@ -32,14 +32,23 @@ class LossSettings(Config):
 class Batch(Protocol):
     """What a step takes: training.data.loader's batch."""
 
-    window: Window
-    dialogues: Sequence[Any] | None
+    @property
+    def window(self) -> Window:
+        """Without states."""
+        ...
+
+    @property
+    def dialogues(self) -> Sequence[Any] | None:
+        """In the joint phase, one a window."""
+        ...
 
     def with_states(self, states_BRQS: Tensor) -> Window:
         """The window with the states of its own rounds."""
+        ...
 
     def to(self, device: Any, dtype: Any = None) -> "Batch":
         """On a device."""
+        ...
 
 
 class Data(Protocol):

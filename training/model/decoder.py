@@ -38,6 +38,7 @@ class SelfAttention(Attention):
     def __init__(self, dim: int, heads: int, eps: float, backend: Backend) -> None:
         super().__init__(dim, heads, eps)
         self.backend = backend
+        # training.parallel_sequence puts another in its place where ranks share a window.
         # FlexAttention is compiled by itself, with a block mask that is made once and not in each call of a compiled block.
         self.attend = torch.compiler.disable(attend) if backend == "flex" else attend
 
@@ -170,7 +171,7 @@ class Decoder(nn.Module):
         time_BFD, time_BF6D = self.times(timestep_BF)
         text = self.text_embedding(text_BGND.to(dtype))
         state = None if state_BGQS is None else self.state_proj(state_BGQS.to(dtype))
-        table = rotary_table(self.spec.head_dim, self.spec.rope_theta, size_FRC, first_frame, x_BFPD.device, wide(x_BFPD[:0]).dtype)
+        table = self.turns(size_FRC, first_frame, x_BFPD)
         for index, block in enumerate(self.blocks):
             x_BFPD = block(x_BFPD, time_BF6D, text, state, table, layout, skipped if index == len(self.blocks) - 1 else 0)
         return self.unpatched(self.head(x_BFPD[:, first - skipped :], time_BFD[:, first:]), size_FRC[1:])
@@ -182,6 +183,10 @@ class Decoder(nn.Module):
         tokens = pieces.permute(0, 2, 3, 5, 1, 4, 6)
         size_FRC = (tokens.shape[1], tokens.shape[2], tokens.shape[3])
         return F.linear(tokens.flatten(4).flatten(2, 3), self.patch_embedding.weight.flatten(1), self.patch_embedding.bias), size_FRC
+
+    def turns(self, size_FRC: tuple[int, int, int], first_frame: int, like: Tensor) -> Tensor:
+        """The rotation of each token of so many frames, rows and columns (`rotary_table`)."""
+        return rotary_table(self.spec.head_dim, self.spec.rope_theta, size_FRC, first_frame, like.device, wide(like[:0]).dtype)
 
     def unpatched(self, out_BFPO: Tensor, size_RC: tuple[int, int]) -> Tensor:
         """The inverse order: [B, F, P, patch * C] to [B, C, F, H, W]; a token's numbers are (row, column, channel)."""

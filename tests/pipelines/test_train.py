@@ -1,0 +1,135 @@
+"""pan train: recipes and plans, a whole training in this process, and one on two workers of a cluster."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipelines import train, train_recipe
+from pipelines.exits import Exit
+from pipelines.strict_toml import SettingsError
+from tests.training.data import made_clips
+from tests.training.data.made_latents import encode
+from training.model.checkpoint import init_model, open_model, save_model
+from training.model.spec import SPECS
+from training.phases import read_history
+from training.snapshots import committed
+from training.trackers import read_log
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh debug model."""
+    folder = tmp_path_factory.mktemp("model") / "debug"
+    save_model(folder, init_model(SPECS["debug"], seed=3))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def latents(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The latents of seven clips, one of them held out."""
+    tmp, clips, out = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("clips"), tmp_path_factory.mktemp("latents")
+    made_clips.published(clips, [made_clips.clip(tmp, v, chunks=1 + v % 2, width=64) for v in range(7)])
+    encode(clips, out, model)
+    return out
+
+
+FAST = ["optim.lr=1e-3", "optim.clip=1.0", "loop.windows=2", "loop.log_every=1", "data.workers=0", "loop.validate_every=0", "loss.compute=float32"]
+
+
+def arguments(out: Path, latents: Path, model: Path, *sets: str, phase: str = "decoder") -> list[str]:
+    chosen = [text for each in (*FAST, *sets) for text in ("--set", each)]
+    return [str(out), "--shards", str(latents), "--model", str(model), "--phase", phase, *chosen]
+
+
+def test_a_recipe_is_strict(tmp_path: Path) -> None:
+    file = tmp_path / "r.toml"
+    file.write_text('phase = "joint"\n[optim]\nlr = 2e-5\n[workers]\nleast = 4\nmost = 8\n[parallel]\nsequence = 2\n')
+    recipe = train_recipe.load(str(file), ["loop.epochs=1"])
+    assert (recipe.phase, recipe.optim.lr, recipe.workers.most, recipe.loop.epochs) == ("joint", 2e-5, 8, 1)
+    assert "workers" not in recipe.run_settings()
+    assert train_recipe.load(None).optim.clip == 0.05
+    for sets, text in (
+        (["optim.klip=1"], r"unknown key; did you mean optim\.clip"),
+        (["workers.least=3", "parallel.shard=2"], r"no multiple of parallel\.shard x parallel\.sequence, 4"),
+        (["workers.most=2"], r"workers\.most 2 is below workers\.least 4"),
+        (["loop.epochs=0"], "greater than or equal to 1"),
+    ):
+        with pytest.raises(SettingsError, match=text):
+            train_recipe.load(str(file), sets)
+
+
+def test_the_plan_tells_memory_and_time_and_starts_nothing(latents: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert train.main([*arguments(out, latents, model, "loop.epochs=3"), "--plan"]) == Exit.COMPLETE
+    told = capsys.readouterr().out
+    assert "optimiser" in told
+    assert "2 windows an optimiser step (2 micro-steps)" in told
+    assert not out.exists()
+    with pytest.raises(ValueError, match="this training does not fit"):
+        train.main([*arguments(out, latents, model, "workers.memory=0.001"), "--here"])
+
+
+def test_steps_and_hours() -> None:
+    recipe = train_recipe.load(None, ["loop.windows=8", "loop.batch=2", "loop.epochs=3"])
+    told = train_recipe.whole(100, recipe, {"windows_a_step": 4, "seconds_a_step": 36.0})
+    assert told == {"samples": 100, "windows_a_step": 8, "accumulated": 2, "steps": 39, "hours": 0.78}
+
+
+def test_what_the_user_has_wrong_is_told_before_anything_starts(latents: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for given, text in (
+        (arguments(out, latents, model, phase="joint"), "phase 'joint' follows on phase decoder"),
+        (arguments(out, tmp_path, model), "published"),
+        (arguments(out, latents, tmp_path), r"no model\.json"),
+        ([*arguments(out, latents, model), "--image", "a.png"], "films while training need all three"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            train.main(given)
+    assert not (out / "snapshots").exists()
+
+
+def test_both_phases_in_this_process(latents: Path, model: Path, tmp_path: Path) -> None:
+    first, second, picture = tmp_path / "first", tmp_path / "second", tmp_path / "image.png"
+    Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(picture)
+    films = ["loop.films_every=2", 'films.actions=["left"]', "films.steps=2", "films.guidance=1.0"]
+    assert train.main([*arguments(first, latents, model, "loop.epochs=2", *films), "--here", "--image", str(picture)]) == Exit.COMPLETE
+    assert read_history(first / "model") == ("decoder",)
+    before, after = open_model(model), open_model(first / "model")
+    assert not torch.equal(before.decoder.blocks[0].ffn[0].weight, after.decoder.blocks[0].ffn[0].weight)
+    assert torch.equal(before.decoder.state_proj.weight, after.decoder.state_proj.weight)
+    log = read_log(first)
+    assert log["loss"][0][0] == 1
+    assert {"loss.png", "time.png"} <= {path.name for path in (first / "curves").iterdir()}
+    assert len(list((first / "tensorboard").iterdir())) == 1
+    steps = committed(first / "snapshots")[-1].step
+    assert {path.name for path in (first / "films").iterdir()} == {f"step_{n:08}.mp4" for n in {*range(2, steps + 1, 2), steps}}
+    assert json.loads((first / "run.json").read_text())["phase"] == "decoder"
+    assert train.main([*arguments(second, latents, first / "model", "loop.epochs=1", phase="joint"), "--here"]) == Exit.COMPLETE
+    assert read_history(second / "model") == ("decoder", "joint")
+    joint = open_model(second / "model")
+    assert not torch.equal(joint.backbone.query_embed, after.backbone.query_embed)
+    assert torch.equal(joint.backbone.model.language_model.embed_tokens.weight, after.backbone.model.language_model.embed_tokens.weight)
+    with pytest.raises(ValueError, match="is a run with seed 0, this one has 1"):
+        train.main([*arguments(first, latents, model, "loop.seed=1"), "--here"])
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("ray_local")
+def test_two_workers_of_a_cluster_and_a_resume_by_one(latents: Path, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    spread = ["workers.least=2", "parallel.shard=2", "parallel.gather=float32", "loop.save_every=1"]
+    cut: list[Any] = arguments(tmp_path / "cut", latents, model, "loop.steps=2", *spread)
+    assert train.main(cut) == Exit.COMPLETE
+    assert "step 2/2" in capfd.readouterr().err
+    assert read_history(tmp_path / "cut" / "model") == ("decoder",)
+    assert committed(tmp_path / "cut" / "snapshots")[-1].step == 2
+    assert train.main([*arguments(tmp_path / "cut", latents, model, "loop.steps=3"), "--here"]) == Exit.COMPLETE
+    assert train.main([*arguments(tmp_path / "whole", latents, model, "loop.steps=3"), "--here"]) == Exit.COMPLETE
+    one, other = (open_model(tmp_path / name / "model").decoder.state_dict() for name in ("cut", "whole"))
+    assert max(float((one[name] - other[name]).abs().max()) for name in one) < 1e-2

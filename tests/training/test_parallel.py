@@ -1,0 +1,185 @@
+"""Parallel: on any mesh of gloo ranks a step has the loss, the gradients and the weights of one process; a checkpoint of four ranks is read by any number."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.training.gloo_world import on_ranks
+from tests.training.made_run import Data, model, settings, weights
+from training.loop import Settings, Trainer
+from training.parallel import ParallelSettings, World, spread, world
+from training.parallel_sequence import shares
+from training.phases import PHASES, prepare
+
+BATCHES = 4
+STEPS = 2
+MESHES: dict[str, tuple[dict[str, int], int]] = {
+    "hsdp 1x2": ({"shard": 2}, 2),
+    "hsdp 2x1": ({"replicate": 2}, 2),
+    "hsdp 2x2": ({"replicate": 2, "shard": 2}, 4),
+    "sequence 2": ({"sequence": 2}, 2),
+    "sequence 4": ({"sequence": 4}, 4),
+    "sequence 3, uneven": ({"sequence": 3}, 3),
+    "shard 2 x sequence 2": ({"shard": 2, "sequence": 2}, 4),
+}
+#: Of the largest entry of a gradient: sums of float32 in another order; a mean in place of a sum, or a lost part, is off by a half.
+CLOSE = 5e-5
+#: The same of a weight: AdamW's first steps are as large for a gradient that is nothing but rounding as for any other.
+CLOSE_WEIGHT = 5e-4
+
+
+def learnt(folder: Path, name: str, axes: dict[str, int], mesh: World) -> tuple[Trainer, list[float]]:
+    """A trainer after some steps on the batches that are this rank's, and the losses."""
+    torch.manual_seed(0)
+    parallel = ParallelSettings(checkpoint=True, gather="float32", **axes)
+    base = settings(clip=0.5)
+    glp = model("joint")
+    with torch.no_grad():  # the head and the state's output begin at zero, behind which gradients vanish
+        generator = torch.Generator().manual_seed(5)
+        for key, parameter in glp.decoder.named_parameters():
+            if key.startswith("head.head.weight") or "state_out.weight" in key:
+                parameter.normal_(std=0.1, generator=generator)
+    spread(glp, parallel, mesh)
+    data = Data(1, joint=True)
+    trainer = Trainer(glp, PHASES["joint"], data, folder / name, Settings(loop=base.loop, optim=base.optim, loss=base.loss, parallel=parallel), mesh=mesh)
+    trainer.steps = 10
+    every = Data(BATCHES, joint=True)._all
+    losses = []
+    for _ in range(STEPS):
+        trainer.learn(every[mesh.data_rank :: mesh.data_ranks])
+        losses.append(trainer._found.mean if trainer._found is not None else float("nan"))
+    return trainer, losses
+
+
+def whole(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The tensors without shards."""
+    return {name: (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).clone() for name, tensor in tensors.items()}
+
+
+def state(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """Weights and clipped gradients."""
+    named = [(name, parameter) for name, parameter in trainer.glp.named_parameters() if parameter.requires_grad]
+    return whole({name: parameter.detach() for name, parameter in named} | {f"gradient of {name}": p.grad for name, p in named if p.grad is not None})
+
+
+def off(mine: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> tuple[float, str]:
+    """The largest difference, as a share of its tensor's largest entry (a tenth of it for weights), and whose it is."""
+    assert set(mine) == set(other)
+    share = CLOSE_WEIGHT / CLOSE
+    found = ((float((mine[name] - other[name]).abs().max() / other[name].abs().max().clamp(min=1e-6)), name) for name in other)
+    return max((value if name.startswith("gradient") else value / share, name) for value, name in found)
+
+
+def every_mesh(folder: Path) -> dict[str, Any]:
+    """On each rank: how far each mesh is from one process; a snapshot of four ranks is written and read by fewer."""
+    import torch.distributed as dist
+
+    rank, told = dist.get_rank(), dict[str, Any]()
+    alone, losses = learnt(folder, f"alone_{rank}", {}, World())
+    wanted = state(alone)
+    for name, (axes, count) in MESHES.items():
+        mesh = world(ParallelSettings(**axes), "cpu", range(count))
+        if rank < count:
+            trainer, mine = learnt(folder, name, axes, mesh)
+            told[name] = {"loss": max(abs(a - b) for a, b in zip(mine, losses, strict=True)), "off": off(state(trainer), wanted)}
+            if name == "hsdp 2x2":
+                told["local"] = sum(p.to_local().numel() for p in trainer.glp.decoder.parameters())  # type: ignore[attr-defined]
+                trainer.save()
+                trainer.snapshots.close()
+        dist.barrier()
+    for count in (3, 2, 1):
+        mesh = world(ParallelSettings(shard=count), "cpu", range(count))
+        if rank < count:
+            glp = model("joint")
+            spread(glp, ParallelSettings(shard=count, gather="float32"), mesh)
+            trainer = Trainer(glp, PHASES["joint"], Data(4, joint=True), folder / "hsdp 2x2", settings(clip=0.5), mesh=mesh)
+            assert trainer.resume()
+            held = whole({name: parameter.detach() for name, parameter in trainer.glp.named_parameters() if parameter.requires_grad})
+            told[f"read by {count}"] = off(held, {name: wanted[name] for name in held}), trainer.step
+            if count == 2:
+                with pytest.raises(ValueError, match="wrapped for a mesh already"):
+                    prepare(glp, PHASES["joint"], ("decoder",))
+        dist.barrier()
+    return told
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """What four ranks found."""
+    folder = tmp_path_factory.mktemp("world")
+    return folder, on_ranks(every_mesh, 4, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", MESHES)
+def test_every_mesh_learns_what_one_process_learns(told: tuple[Path, list[dict[str, Any]]], name: str) -> None:
+    ranks = [rank[name] for rank in told[1] if name in rank]
+    assert len(ranks) == MESHES[name][1]
+    for rank in ranks:
+        assert rank["loss"] < 1e-5
+        assert rank["off"][0] < CLOSE, rank["off"][1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_checkpoint_of_four_ranks_is_read_by_three_two_one_and_without_ranks(told: tuple[Path, list[dict[str, Any]]]) -> None:
+    folder, ranks = told
+    for count in (3, 2, 1):
+        (difference, name), step = ranks[0][f"read by {count}"]
+        assert difference < CLOSE, name
+        assert step == STEPS
+    here = Trainer(model("joint"), PHASES["joint"], Data(4, joint=True), folder / "hsdp 2x2", settings(clip=0.5))
+    assert here.resume()
+    before = weights(model("joint"))
+    assert all(not torch.equal(value, before[name]) for name, value in weights(here.glp).items())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_shard_is_half_of_the_model(told: tuple[Path, list[dict[str, Any]]]) -> None:
+    whole = sum(p.numel() for p in model("joint").decoder.parameters())
+    assert abs(told[1][0]["local"] / whole - 0.5) < 0.01
+
+
+def test_shares_differ_by_one_at_most() -> None:
+    assert shares(28, 8) == [4, 4, 4, 4, 3, 3, 3, 3]
+    assert shares(1560, 4) == [390] * 4
+    with pytest.raises(ValueError, match=r"parallel\.sequence 8: there are only 4"):
+        shares(4, 8)
+
+
+def test_axes_must_multiply_to_the_ranks() -> None:
+    assert ParallelSettings(shard=2, sequence=2).replicas(8) == 2
+    with pytest.raises(ValueError, match=r"replicate \(any\) x shard 3 x sequence 1 do not give 4 ranks"):
+        ParallelSettings(shard=3).replicas(4)
+    with pytest.raises(ValueError, match="replicate 3 x shard 2"):
+        ParallelSettings(replicate=3, shard=2).replicas(4)
+    assert world(ParallelSettings()) == World()
+
+
+def test_compiled_blocks_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the eager back end: what is tested is that our blocks can be traced in place, not the compiler."""
+    plain, traced = model("decoder"), model("decoder")
+    seen: list[nn.Module] = []
+    compile_ = torch.compile
+
+    def eager(function: Any) -> Any:
+        seen.append(function)
+        return compile_(function, backend="eager", dynamic=False)
+
+    monkeypatch.setattr(torch, "compile", eager)
+    spread(traced, ParallelSettings(checkpoint=False, compile=True, blocks=("decoder.blocks.*",)), World())
+    assert len(seen) == 2
+    batch = Data(1)._all[0]
+    found = []
+    for glp in (plain, traced):
+        loss = glp.window_loss(batch.window, torch.Generator().manual_seed(0), dropped=0.0).loss
+        loss.backward()
+        found.append((loss.item(), [p.grad for p in glp.parameters() if p.requires_grad and p.grad is not None]))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)

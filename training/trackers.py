@@ -1,0 +1,143 @@
+"""Trackers: where a run's figures go: a log, TensorBoard, pictures of its curves, and Weights & Biases or MLflow, by one small interface."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from training.curves import picture
+from training.tensorboard import TensorBoard, grouped
+
+LOG = "log.jsonl"
+Service = Literal["wandb", "mlflow"]
+
+
+class Tracker(Protocol):
+    """Takes figures and films; the loop's `Watcher` with an end."""
+
+    def told(self, step: int, figures: dict[str, float], line: str) -> None:
+        """Figures of the last steps, and a line for people ("" for none)."""
+
+    def film(self, step: int, file: Path) -> None:
+        """A film was written."""
+
+    def close(self) -> None:
+        """The run is over, or stops for now."""
+
+
+class Log:
+    """log.jsonl: one line of JSON each time; what a terminal follows, and what the curves are drawn from.
+
+    Where a run goes on from an earlier step, the lines of later steps are those of a run that was lost; the newer ones come after them and count.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / LOG
+
+    def told(self, step: int, figures: dict[str, float], line: str) -> None:
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "time": time.time(), "line": line, **figures}) + "\n")
+
+    def film(self, step: int, file: Path) -> None:
+        self.told(step, {}, f"step {step}  {file.name}")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def read_log(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Each figure's (step, value), by step; the last word of each step counts. A line that a killed run left half is left out."""
+    found: dict[str, dict[int, float]] = {}
+    file = folder / LOG
+    for text in file.read_text("utf-8").splitlines() if file.is_file() else []:
+        if not text.endswith("}"):
+            continue
+        entry = json.loads(text)
+        for name, value in entry.items():
+            if name not in ("step", "time", "line"):
+                found.setdefault(name, {})[entry["step"]] = value
+    return {name: sorted(values.items()) for name, values in found.items()}
+
+
+class Curves:
+    """Pictures of the losses and of what the steps' time went to, drawn anew from the log each time: curves/*.png."""
+
+    CHARTS: Mapping[str, tuple[str, ...]] = {"loss": ("loss", "validation_loss"), "noise": ("noise_",), "chunk": ("chunk_",), "time": ("share_", "mfu", "hfu")}
+
+    def __init__(self, folder: Path) -> None:
+        self._run, self._folder = folder, folder / "curves"
+        self._folder.mkdir(exist_ok=True)
+
+    def told(self, step: int, figures: dict[str, float], line: str) -> None:
+        curves = read_log(self._run)
+        for title, names in self.CHARTS.items():
+            chosen = {name: points for name, points in curves.items() if any(name == n or (n.endswith("_") and name.startswith(n)) for n in names)}
+            if any(len(points) > 1 for points in chosen.values()):
+                picture(title, chosen).save(self._folder / f"{title}.png")
+
+    def film(self, step: int, file: Path) -> None:
+        """Films are no curves."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Weights:
+    """Weights & Biases: a run of the project, taken up under the same id."""
+
+    def __init__(self, folder: Path, project: str, settings: Mapping[str, Any]) -> None:
+        wandb = _package("wandb")
+        self._wandb, self._run = wandb, wandb.init(project=project, dir=str(folder), id=folder.name, name=folder.name, resume="allow", config=dict(settings))
+
+    def told(self, step: int, figures: dict[str, float], line: str) -> None:
+        self._run.log({grouped(name): value for name, value in figures.items()}, step=step)
+
+    def film(self, step: int, file: Path) -> None:
+        self._run.log({"film": self._wandb.Video(str(file))}, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class MLflow:
+    """MLflow: a run of the experiment, on the server that MLFLOW_TRACKING_URI names, taken up by its name."""
+
+    def __init__(self, folder: Path, project: str, settings: Mapping[str, Any]) -> None:
+        self._mlflow = _package("mlflow")
+        self._mlflow.set_experiment(project)
+        kept = folder / "mlflow_run"
+        run = self._mlflow.start_run(run_id=kept.read_text("utf-8") if kept.is_file() else None, run_name=folder.name)
+        if not kept.is_file():
+            kept.write_text(run.info.run_id, "utf-8")
+            self._mlflow.log_dict(dict(settings), "settings.json")
+
+    def told(self, step: int, figures: dict[str, float], line: str) -> None:
+        self._mlflow.log_metrics({grouped(name): value for name, value in figures.items()}, step=step)
+
+    def film(self, step: int, file: Path) -> None:
+        self._mlflow.log_artifact(str(file), "films")
+
+    def close(self) -> None:
+        self._mlflow.end_run()
+
+
+def trackers(folder: Path, services: tuple[Service, ...], project: str, settings: Mapping[str, Any], first_step: int = 0) -> list[Tracker]:
+    """The log, the curves and TensorBoard always; then the services.
+
+    Raises:
+        ValueError: a service's package is not installed.
+    """
+    made: list[Tracker] = [Log(folder), Curves(folder), TensorBoard(folder / "tensorboard", first_step)]
+    for service in services:
+        made.append(Weights(folder, project, settings) if service == "wandb" else MLflow(folder, project, settings))
+    return made
+
+
+def _package(name: str) -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ValueError(f"track.services names {name}, which is not installed on the workers: pip install {name}, or leave it out") from error
