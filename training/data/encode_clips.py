@@ -17,8 +17,9 @@ from training.data.samples import BadSample, Entry, read_clip
 from training.model.checkpoint import read_spec
 
 STAGE = "encode"
-#: Beside the ledger's own columns: the clip's id, where it lies (JSON), and of an encoded one its pan-latent/1 document.
-FIELDS = (pa.field("key", pa.string()), pa.field("entry", pa.string()), pa.field("document", pa.string()))
+#: Beside the ledger's own columns: the clip's id, where it lies (JSON), and of an encoded one its pan-latent/1 document, and how many of its bytes, the last,
+#: are what the vision tower sees.
+FIELDS = (pa.field("key", pa.string()), pa.field("entry", pa.string()), pa.field("document", pa.string()), pa.field("looks_bytes", pa.int64()))
 
 
 def row_of(entry: Entry, address: str) -> dict[str, Any]:
@@ -57,7 +58,7 @@ class EncodeClips:
         self._shards, self._encoder = shards, Encoder.open(folder, read_spec(folder), settings, device)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """The rows with `video` (the safetensors), `video_sha256` and `document`; a clip's own fault is its row's reason."""
+        """The rows with `video` (both safetensors), `video_sha256` and `document`; a clip's own fault is its row's reason."""
         return table_of([row | self._done(row) for row in table.to_pylist()])
 
     def _done(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,8 +70,14 @@ class EncodeClips:
             return _failed("bad_sample", str(error))
         except ClipError as error:
             return _failed(error.reason, error.detail)
-        data = encoded.to_bytes()
-        facts = {"video": data, "video_sha256": hashlib.sha256(data).hexdigest(), "document": document.decode(), "chunks": json.loads(document)["chunks"]}
+        data = b"".join(parts := encoded.to_bytes())
+        facts = {
+            "video": data,
+            "video_sha256": hashlib.sha256(data).hexdigest(),
+            "document": document.decode(),
+            "chunks": json.loads(document)["chunks"],
+            "looks_bytes": len(parts[1]),
+        }
         return {**facts, "stages": [STAGE]}
 
 

@@ -139,7 +139,8 @@ def _shard(folder: Folder, ledger: FrozenLedger, shard: Shard, rows: Mapping[str
 
 def _add(tar: TarWriter, key: str, row: Mapping[str, Any], ledger: FrozenLedger) -> dict[str, Any]:
     """One sample's members; its row in the sidecar."""
-    data = {"json": row["document"].encode(), "safetensors": ledger.read_clip_bytes(row)}
+    tensors, looks = ledger.read_clip_bytes(row), row["looks_bytes"]
+    data = dict(zip(MEMBERS, (row["document"].encode(), tensors[: len(tensors) - looks], tensors[len(tensors) - looks :]), strict=True))
     document = json.loads(row["document"])
     entry = {"key": key, **{name: document[name] for name, _ in _FACTS}}
     for name in MEMBERS:

@@ -17,7 +17,7 @@ from training.model.spec import ChunkSpec
 from training.model.vision import Look
 
 SCHEMA, MANIFEST_VERSION = "pan-latent/1", "pan-latents/1"
-MEMBERS = ("json", "safetensors")  # of every sample, in this order
+MEMBERS = ("json", "safetensors", "looks.safetensors")  # of every sample, in this order; the last, three quarters of the bytes, is for the joint phase alone
 
 
 @dataclass(frozen=True)
@@ -34,38 +34,44 @@ class Encoded:
     texts: Mapping[str, Tensor]
     looks: tuple[Look, ...] = ()
 
-    def to_bytes(self) -> bytes:
-        """Safetensors; the same tensors give the same bytes. What the actions and the looks' clocks are stands in the document."""
+    def to_bytes(self) -> tuple[bytes, bytes]:
+        """Latents and texts, and looks, each as safetensors; the same tensors give the same bytes. Actions and the looks' clocks stand in the document."""
         from safetensors.torch import save
 
         tensors = {"latents": self.latents_CFHW.contiguous()}
         tensors |= {f"text.{k}": text.contiguous() for k, text in enumerate(self.texts.values())}
-        tensors |= {f"look.{k}": torch.from_numpy(look.frames_THWC) for k, look in enumerate(self.looks)}
-        return bytes(save(tensors))
+        looks = {f"look.{k}": torch.from_numpy(look.frames_THWC) for k, look in enumerate(self.looks)}
+        return bytes(save(tensors)), bytes(save(looks))
 
     @classmethod
-    def from_bytes(cls, data: bytes, actions: Sequence[str], seconds: Sequence[float]) -> "Encoded":
+    def from_bytes(cls, told: Mapping[str, Any], data: bytes, looks: bytes | None) -> "Encoded":
         """The inverse of `to_bytes`.
 
         Args:
-            actions, seconds: the document's `actions` and `look_seconds`.
+            told: the document.
+            looks: None: they are not needed.
 
         Raises:
             ValueError: the tensors are not those of that document.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load
+        said, clocks = list(dict.fromkeys(told["actions"])), told["look_seconds"] if looks is not None else []
+        whole, *texts = _tensors(data, ["latents", *(f"text.{k}" for k in range(len(said)))])
+        seen = _tensors(looks, [f"look.{k}" for k in range(len(clocks))]) if looks is not None else []
+        pictures = [Look(look.numpy(), None if clock == 0 else clock) for look, clock in zip(seen, clocks, strict=True)]
+        return cls(whole, dict(zip(said, texts, strict=True)), tuple(pictures))
 
-        try:
-            tensors: dict[str, Tensor] = load(data)
-        except SafetensorError as error:
-            raise ValueError(f"not safetensors: {error}") from error
-        said = list(dict.fromkeys(actions))
-        names = ["latents", *(f"text.{k}" for k in range(len(said))), *(f"look.{k}" for k in range(len(seconds)))]
-        must(set(names) == set(tensors), f"the tensors are {', '.join(sorted(tensors)[:8])}: not those of {len(said)} actions and {len(seconds)} looks")
-        whole, *others = (tensors[name] for name in names)
-        looks = [Look(look.numpy(), None if clock == 0 else clock) for look, clock in zip(others[len(said) :], seconds, strict=True)]
-        return cls(whole, dict(zip(said, others, strict=False)), tuple(looks))
+
+def _tensors(data: bytes, names: Sequence[str]) -> list[Tensor]:
+    """The tensors `names` of safetensors that hold these and no others."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        found: dict[str, Tensor] = load(data)
+    except SafetensorError as error:
+        raise ValueError(f"not safetensors: {error}") from error
+    must(set(names) == set(found), f"the tensors are {', '.join(sorted(found)[:8]) or 'none'}, its document speaks of {', '.join(names[:8]) or 'none'}")
+    return [found[name] for name in names]
 
 
 def document(raw: dict[str, Any], grid: Grid, spec: ChunkSpec, size: Size, encoded: Encoded, address: str) -> bytes:

@@ -104,6 +104,8 @@ class Loader:
         self.plan, self.spec = plan or spec.plan, spec
         self.index = Index.read(folder, spec, split, self.plan.chunks)
         must(self.index.kind == "latents" or encoder is not None, f"{folder} holds clips: give the model as `encoder`, or encode them once with `pan encode`")
+        blind = self.index.kind == "latents" and not self.index.manifest["encoder"]["settings"]["vision"]
+        must(phase == "decoder" or not blind, f"{folder} was encoded without what the vision tower sees; for the joint phase encode with encode.vision=true")
         self.batch, self.seed, self.skipped, self.waiting = batch, seed, dict[str, str](), Waiting()
         self._data_rank, self._data_ranks = rank // sequence_ranks, world // sequence_ranks
         self._workers, self._ahead, self._stop, self._encoder = workers, ahead, bad == "stop", encoder

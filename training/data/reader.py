@@ -52,7 +52,7 @@ class Reader:
         try:
             if self.kind == "clips":
                 return of_clip(read_clip(self.store, entry), size, at, self.phase, self.spec)
-            return of_encoded(entry.key, *read_encoded(self.store, entry), at, self.phase, self.spec)
+            return of_encoded(entry.key, *read_encoded(self.store, entry, self.phase == "joint"), at, self.phase, self.spec)
         except BadSample as error:
             wrong = str(error)
         except ClipError as error:

@@ -29,7 +29,7 @@ class Entry:
     Attributes:
         key: its clip's id.
         shard: the tar's path in the folder.
-        places: (offset, size) of each member in the tar: json, mp4, txt of a clip; json, safetensors of an encoded one.
+        places: (offset, size) of each member in the tar: json, mp4, txt of a clip; json, safetensors, looks.safetensors of an encoded one.
         seals: sha256 by name: of a clip "mp4", "caption" and their "binding"; of an encoded one each member's.
     """
 
@@ -68,17 +68,21 @@ def read_clip(store: Storage, entry: Entry) -> Sample:
     return sample
 
 
-def read_encoded(store: Storage, entry: Entry) -> tuple[Mapping[str, Any], latents.Encoded]:
+def read_encoded(store: Storage, entry: Entry, looks: bool = True) -> tuple[Mapping[str, Any], latents.Encoded]:
     """An encoded sample's document and tensors.
+
+    Args:
+        looks: with what the vision tower sees; else those bytes are not read.
 
     Raises:
         BadSample: their bytes are not those that were published.
     """
-    members = _members(store, entry)
-    _same(entry, {name: hashlib.sha256(data).hexdigest() for name, data in zip(latents.MEMBERS, members, strict=True)})
+    names = latents.MEMBERS if looks else latents.MEMBERS[:2]
+    members = _members(store, entry, len(names))
+    _same(entry, {name: hashlib.sha256(data).hexdigest() for name, data in zip(names, members, strict=True)})
     document = json.loads(members[0])
     try:
-        return document, latents.Encoded.from_bytes(members[1], document["actions"], document["look_seconds"])
+        return document, latents.Encoded.from_bytes(document, members[1], members[2] if looks else None)
     except ValueError as error:
         raise entry.bad(str(error)) from error
 
@@ -97,15 +101,16 @@ def sidecar_rows(store: Storage, shard: Mapping[str, Any]) -> Iterator[dict[str,
         yield from batch.to_pylist()
 
 
-def _members(store: Storage, entry: Entry) -> list[bytes]:
+def _members(store: Storage, entry: Entry, count: int | None = None) -> list[bytes]:
+    """The bytes of the first `count` members; of all by default."""
     try:
         with store.open(entry.shard) as source:
-            return [read_range(source, offset, size) for offset, size in entry.places]
+            return [read_range(source, offset, size) for offset, size in entry.places[:count]]
     except (UnsafeShard, FileNotFoundError) as error:
         raise entry.bad(str(error)) from error
 
 
 def _same(entry: Entry, found: Mapping[str, str]) -> None:
-    for what, seal in entry.seals.items():
-        if found[what] != seal:
-            raise entry.bad(f"the sha256 of its {what} is {found[what][:12]}, but {str(seal)[:12]} by the manifest: it was damaged or exchanged")
+    for what, sha256 in found.items():
+        if entry.seals[what] != sha256:
+            raise entry.bad(f"the sha256 of its {what} is {sha256[:12]}, but {str(entry.seals[what])[:12]} by the manifest: it was damaged or exchanged")

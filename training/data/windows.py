@@ -56,17 +56,10 @@ class Piece:
 
 
 def of_encoded(key: str, document: Mapping[str, Any], encoded: Encoded, place: Place, phase: Phase, spec: ModelSpec) -> Piece:
-    """The window of an encoded sample.
-
-    Raises:
-        ValueError: the joint phase, but nothing was stored for the vision tower.
-    """
+    """The window of an encoded sample; for the joint phase it must have looks."""
     actions = document["actions"]
     own = tuple(actions[place.chunk : place.chunk + place.chunks])
-    dialogue = None
-    if phase == "joint":
-        must(bool(encoded.looks), "the latents were encoded without what the vision tower sees; encode them again with encode.vision=true")
-        dialogue = dialogue_of(encoded.looks, actions, place, spec)
+    dialogue = dialogue_of(encoded.looks, actions, place, spec) if phase == "joint" else None
     latents_CFHW = encoded.latents_CFHW[:, place.latents(spec.chunks)].clone()  # lest the whole clip go through the pipe
     return Piece(key, place, latents_CFHW, tuple(encoded.texts[action] for action in own), actions=own, dialogue=dialogue)
 

@@ -218,3 +218,24 @@ def test_documents_are_json_that_any_reader_takes(latents: Path) -> None:
     document, _ = read_encoded(index.store, index.samples[0].entry)
     assert json.loads(json.dumps(document)) == document
     assert all(value is not None for value in document.values())
+
+
+def test_wans_own_autoencoder_encodes_chunk_by_chunk_what_it_encodes_whole(clips: Path) -> None:
+    from dataclasses import replace
+
+    from training.data.encoder import Encoder
+    from training.model.spec import VaeSpec
+    from training.model.text import TextEncoder
+    from training.model.vae import WanVae
+
+    spec = replace(SPEC, vae=VaeSpec(base_dim=8))
+    torch.manual_seed(0)
+    vae, index = WanVae(spec.vae), Index.read(clips, spec)
+    sample = open_sample(clips, min(index.samples, key=lambda usable: usable.chunks).entry.key)
+    encoded, document = Encoder(spec, vae, TextEncoder(spec.text), EXACT).encode(sample, "address")
+    grid = grid_of(sample.document, spec.chunks)
+    with torch.no_grad():
+        whole = vae.encode(as_video(np.concatenate(list(pieces(sample.mp4, grid, spec.chunks, (64, 64)))), "cpu"))[0]
+    assert encoded.latents_CFHW.shape == (16, 11, 8, 8)
+    assert torch.equal(encoded.latents_CFHW, whole)
+    assert json.loads(document)["latents"] == ["float32", 16, 11, 8, 8]

@@ -1,5 +1,6 @@
 """The loader: windows and dialogues of raw and encoded shards, the same to the bit; checked, ordered, resumed, decoded ahead."""
 
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 import torch
 
 from curation.shards import load_manifest
+from tests.training.data.made_latents import encode
+from training.data.identity import EncodeSettings
 from training.data.index import Index
 from training.data.loader import Loader, Waiting
 from training.data.samples import BadSample, read_encoded
@@ -249,3 +252,14 @@ def test_batches_move_to_a_dtype(latents: Path) -> None:
     batch = next(iter(loader(latents))).to("cpu", torch.bfloat16)
     assert {batch.window.latents_BCFHW.dtype, batch.window.text_BGND.dtype} == {torch.bfloat16}
     assert batch.real_B.dtype == torch.bool
+
+
+def test_a_batch_holds_one_shape_and_latents_without_looks_serve_the_decoder_alone(clips: Path, model: Path, tmp_path: Path) -> None:
+    made = encode(clips, tmp_path, model, EncodeSettings(buckets=((64, 64), (64, 96)), vision=False))
+    assert "looks" not in json.dumps(made["encoder"])
+    wide = loader(tmp_path, batch=3)
+    shapes = [(tuple(batch.window.latents_BCFHW.shape), sum(batch.real_B.tolist())) for batch in wide]
+    assert {size: sum(n for shape, n in shapes if shape == (3, 16, 5, *size)) for size in ((8, 8), (8, 12))} == {(8, 8): 3, (8, 12): 4}
+    assert len(shapes) == 3  # 3 and 4 clips in steps of 3
+    with pytest.raises(ValueError, match=r"encode\.vision=true"):
+        loader(tmp_path, phase="joint")
