@@ -46,9 +46,9 @@ def command(
     from pipelines import train_recipe
 
     resolved = train_recipe.load(recipe, [*(sets or []), *([f'phase="{phase}"'] if phase else [])])
-    count = train_recipe.samples(resolved, model, shards)
+    index = train_recipe.checked(resolved, model, shards)
     if plan or resolved.workers.memory is not None:
-        told = train_recipe.planned(resolved, model, count, tflops, utilisation)
+        told = train_recipe.planned(resolved, model, index, tflops, utilisation)
         print(train_recipe.plan_text(told))
         if not told["fits"]:
             raise ValueError("this training does not fit; see above what would")

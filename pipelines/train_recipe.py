@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -10,6 +10,9 @@ from curation.config import Config
 from pipelines import strict_toml
 from pipelines.strict_toml import SettingsError
 from training.run import RunSettings
+
+if TYPE_CHECKING:
+    from training.data.index import Index
 
 
 class Workers(Config):
@@ -61,28 +64,30 @@ def load(file: str | None, sets: Iterable[str] = ()) -> TrainRecipe:
     return recipe
 
 
-def samples(recipe: TrainRecipe, model: str, shards: str) -> int:
-    """How many samples a run learns from; all that the user can have wrong is found before any cluster work.
+def checked(recipe: TrainRecipe, model: str, shards: str) -> "Index":
+    """The samples that a run learns from; all that the user can have wrong is found before any cluster work.
 
     Raises:
-        ValueError: no such model, one that is not ready for the phase, or no shards that it can use.
+        ValueError: no such model, one that is not ready for the phase, no shards that it can use, or latents of other encoders.
     """
-    from training.data.index import Index
+    from training.data.index import Index, check_encoders
     from training.model.card import read_spec
     from training.phases import begins, phase_named, read_history
 
     spec = read_spec(Path(model))
     begins(phase_named(recipe.phase, spec), read_history(Path(model)))
-    splits = ("train", "val") if recipe.loop.validate_every else ("train",)
-    counts = [len(Index.read(shards, spec, split, spec.chunks.window_chunks).samples) for split in splits]
-    return counts[0]
+    index = Index.read(shards, spec, "train", spec.chunks.window_chunks)
+    if recipe.loop.validate_every:
+        Index.read(shards, spec, "val", spec.chunks.window_chunks)
+    check_encoders(index.manifest, Path(model))
+    return index
 
 
-def planned(recipe: TrainRecipe, model: str, count: int, tflops: float, utilisation: float) -> dict[str, Any]:
+def planned(recipe: TrainRecipe, model: str, index: "Index", tflops: float, utilisation: float) -> dict[str, Any]:
     """Memory and time of a run before anything starts: what `pan plan` says of this one way to spread it, and of all its steps.
 
     Args:
-        count: samples.
+        index: the samples.
         tflops: of a GPU's matrix products in bfloat16, at its peak; utilisation: the share of that which is reached.
 
     Raises:
@@ -107,7 +112,7 @@ def planned(recipe: TrainRecipe, model: str, count: int, tflops: float, utilisat
         }
     )
     data = report(spec, wishes, plan(spec, wishes), tflops, utilisation)
-    return data | {"run": whole(count, recipe, data["options"][0])}
+    return data | {"unfit": dict(index.unfit), "run": whole(len(index.samples), recipe, data["options"][0])}
 
 
 def whole(count: int, recipe: TrainRecipe, option: dict[str, Any]) -> dict[str, Any]:
@@ -126,5 +131,6 @@ def plan_text(data: dict[str, Any]) -> str:
     from pipelines.plan import text
 
     run = data["run"]
+    unfit = "".join(f"; {count} more are {reason}" for reason, count in data["unfit"].items())
     told = f"{run['samples']} samples, {run['windows_a_step']} windows an optimiser step ({run['accumulated']} micro-steps): {run['steps']} steps"
-    return f"{text(data)}\n{told}, about {run['hours']:.3g} hours at the speed assumed"
+    return f"{text(data)}\n{told}, about {run['hours']:.3g} hours at the speed assumed{unfit}"

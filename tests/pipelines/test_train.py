@@ -33,7 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def latents(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The latents of seven clips, one of them held out."""
     tmp, clips, out = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("clips"), tmp_path_factory.mktemp("latents")
-    made_clips.published(clips, [made_clips.clip(tmp, v, chunks=1 + v % 2, width=64) for v in range(7)])
+    made_clips.published(clips, [made_clips.clip(tmp, v, 1 + v % 2, width=64) for v in range(7)])
     encode(clips, out, model)
     return out
 
@@ -68,7 +68,7 @@ def test_the_plan_tells_memory_and_time_and_starts_nothing(latents: Path, model:
     assert train.main([*arguments(out, latents, model, "loop.epochs=3"), "--plan"]) == Exit.COMPLETE
     told = capsys.readouterr().out
     assert "optimiser" in told
-    assert "2 windows an optimiser step (2 micro-steps)" in told
+    assert "7 samples, 2 windows an optimiser step (2 micro-steps): 12 steps" in told
     assert not out.exists()
     with pytest.raises(ValueError, match="this training does not fit"):
         train.main([*arguments(out, latents, model, "workers.memory=0.001"), "--here"])
@@ -81,11 +81,13 @@ def test_steps_and_hours() -> None:
 
 
 def test_what_the_user_has_wrong_is_told_before_anything_starts(latents: Path, model: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
+    out, other = tmp_path / "run", tmp_path / "other"
+    save_model(other, init_model(SPECS["debug"], seed=4))
     for given, text in (
         (arguments(out, latents, model, phase="joint"), "phase 'joint' follows on phase decoder"),
         (arguments(out, tmp_path, model), "published"),
         (arguments(out, latents, tmp_path), r"no model\.json"),
+        (arguments(out, latents, other), "made with other encoders than those of"),
         ([*arguments(out, latents, model), "--image", "a.png"], "films while training need all three"),
     ):
         with pytest.raises(ValueError, match=text):
