@@ -1,0 +1,137 @@
+"""A world model in the block world: obedience, drift, picture quality and smooth joins on unseen layouts, and planning; beside the truth and a copy.
+
+    python benchmarks/blockworld.py [--model FOLDER] [--world FOLDER] [--stories N] [--rounds N] [--tasks N] [--steps N]
+
+FOLDER of --model is a PAN folder that was trained on the block world; without one, the bounds alone are measured: the true simulator, and a film in which
+nothing ever changes. --world is a folder that `pan blockworld` has written (its world.json); by default a world of the model's chunk and picture size.
+Prints a table, and as its last line one JSON object.
+"""
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from training.evaluation.block_corpus import read_world
+from training.evaluation.block_fidelity import Predictor, copy_of_start, simulator
+from training.evaluation.block_horizon import Horizon, horizon
+from training.evaluation.blockworld import World, episodes
+from training.evaluation.planning import Chooser, guessing, imagining, success, task
+
+#: Source of both: what the block world was made to show; a model that copies its input has the share of actions in which nothing moves.
+TARGET_FIRST, TARGET_TENTH = 0.95, 0.85
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of the table."""
+
+    name: str
+    seen: Horizon
+    planned: float | None
+    cpu_s: float
+
+
+def main() -> int:
+    """Measures, prints the table and the figures."""
+    cli = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    cli.add_argument("--model", type=Path)
+    cli.add_argument("--world", type=Path)
+    cli.add_argument("--stories", type=int, default=20)
+    cli.add_argument("--rounds", type=int, default=10)
+    cli.add_argument("--tasks", type=int, default=10)
+    cli.add_argument("--steps", type=int, default=20)
+    given = cli.parse_args()
+    cv2.setNumThreads(1)
+    model = opened(given.model) if given.model else None
+    world = read_world(given.world) if given.world else World(chunk_frames=8)
+    if model is not None and not given.world:
+        world = replace(world, chunk_frames=model.spec.chunks.chunk_frames, size=model.spec.height)
+    arms = [measured(name, world, predict, given) for name, predict in predictors(world, model, given.steps).items()]
+    print(f"{given.stories} unseen layouts, {given.rounds} rounds of {world.chunk_frames} frames, {world.blocks} blocks, {world.size} px")
+    print(table(arms, guessed(world, given)))
+    print(json.dumps(figures(arms, given.rounds)))
+    return 0
+
+
+def opened(folder: Path) -> Any:
+    """The model, in evaluation mode."""
+    from training.model.checkpoint import open_model
+
+    return open_model(folder, "cpu").eval()
+
+
+def predictors(world: World, model: Any, steps: int) -> dict[str, Predictor]:
+    """What is compared."""
+    found = {"true simulator": simulator(world), "copy of the first frame": copy_of_start(world)}
+    if model is not None:
+        from training.evaluation.predictors import predictor
+        from training.sampling import Sampling
+
+        found["the model"] = predictor(model, world, Sampling(steps=steps))
+        found["the model, told nothing"] = predictor(model, world, Sampling(steps=steps), actions_told=False)
+    return found
+
+
+def measured(name: str, world: World, predict: Predictor, given: argparse.Namespace) -> Arm:
+    """One row: each films the same stories and solves the same tasks; the model that is told nothing cannot plan."""
+    began = time.process_time()
+    seen = horizon(predict, episodes(world, given.rounds, 0, given.stories, "unseen"))
+    planned = solved(world, imagining(world, predict), given.tasks) if given.tasks and not name.endswith("told nothing") else None
+    return Arm(name, seen, planned, time.process_time() - began)
+
+
+def guessed(world: World, given: argparse.Namespace) -> float | None:
+    """Tasks that choosing at random solves."""
+    return solved(world, guessing(world, 0), given.tasks) if given.tasks else None
+
+
+def solved(world: World, choose: Chooser, tasks: int) -> float:
+    """Share of so many tasks that a chooser solves."""
+    return success((task(world, 0, number) for number in range(tasks)), choose)
+
+
+def table(arms: list[Arm], chance: float | None) -> str:
+    """The rows, and beneath them what they are to be read with."""
+    names = ("obeyed 1", "last", "all", "px 1", "last", "dB 1", "last", "SSIM", "joins", "else", "speed", "plans", "CPU s")
+    widths, digits = (9, 6, 6, 7, 6, 7, 6, 6, 7, 6, 7, 7, 7), (2, 2, 2, 1, 1, 1, 1, 2, 2, 2, 2, 2, 0)
+    lines = [" " * 26 + "".join(name.rjust(width) for name, width in zip(names, widths, strict=True))]
+    for arm in arms:
+        seen, told = arm.seen, arm.seen.fidelity
+        cells = [
+            told.obeyed_R[0],
+            told.obeyed_R[-1],
+            told.obeyed,
+            told.error_px_R[0],
+            told.error_px_R[-1],
+            seen.quality_R[0].psnr_db,
+            seen.quality_R[-1].psnr_db,
+        ]
+        cells += [seen.quality_R[-1].ssim, seen.joins, seen.elsewhere, seen.speed, arm.planned, arm.cpu_s]
+        lines.append(f"{arm.name:<26}" + "".join("-".rjust(w) if c is None else f"{c:>{w}.{d}f}" for c, w, d in zip(cells, widths, digits, strict=True)))
+    true = arms[0].seen
+    smooth = " and ".join("-" if s is None else f"{s:.2f}" for s in (true.true_joins, true.true_elsewhere))
+    lines.append(f"the true films: smoothness {smooth}, speed {true.true_speed:.2f}; plans by chance: {'-' if chance is None else f'{chance:.2f}'}")
+    return "\n".join(lines)
+
+
+def figures(arms: list[Arm], rounds: int) -> dict[str, dict[str, Any]]:
+    """The last line's object; what needs a model is null without one."""
+    by_name = {arm.name: arm.seen.fidelity for arm in arms}
+    model = by_name.get("the model")
+    first, tenth = (None, None) if model is None else (model.obeyed_R[0], model.obeyed_R[9] if rounds >= 10 else None)
+    return {
+        "fidelity_step_1": {"value": first, "target": TARGET_FIRST, "met": None if first is None else first >= TARGET_FIRST},
+        "fidelity_step_10": {"value": tenth, "target": TARGET_TENTH, "met": None if tenth is None else tenth >= TARGET_TENTH},
+        "fidelity_copy": {"value": by_name["copy of the first frame"].obeyed, "target": None, "met": None},
+        "fidelity_truth": {"value": by_name["true simulator"].obeyed, "target": 1.0, "met": by_name["true simulator"].obeyed == 1.0},
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
