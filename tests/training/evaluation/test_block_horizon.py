@@ -67,3 +67,6 @@ def test_films_of_another_shape_and_models_of_another_world_are_refused() -> Non
     for world, says in ((World(), "the world's is 40"), (replace(WORLD, size=96), "96 a side")):
         with pytest.raises(ValueError, match=says):
             predictor(model_of(), world, Sampling())
+    with pytest.raises(ValueError, match="16 text tokens cannot tell 'push the red block left' from 'push the red block right'"):
+        predictor(model_of(states=False), WORLD, Sampling())
+    assert predictor(model_of(states=False), WORLD, Sampling(), actions_told=False)
