@@ -182,14 +182,16 @@ def loaded(plan: Plan, device: str | None, dtype: str | None) -> "GLP":
     from training.model.checkpoint import open_model
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
+    dtype = dtype or ("float32" if device.startswith("cpu") else "bfloat16")
     if dtype not in ("float32", "bfloat16"):
         raise ValueError(f"--dtype {dtype}: there are float32 and bfloat16")
     try:
-        torch.empty(0, device=device)
+        kind = torch.empty(0, device=device).device.type
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {device}: not here ({str(error).splitlines()[0]})") from error
-    model: GLP = open_model(plan.checkpoint, device, getattr(torch, dtype)).eval()
+    if kind == "meta":
+        raise ValueError("--device meta: nothing is computed there; give cpu, cuda or cuda:0")
+    model: GLP = open_model(plan.checkpoint, "cpu" if kind == "cpu" else device, getattr(torch, dtype)).eval()
     return model
 
 

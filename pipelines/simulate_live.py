@@ -46,7 +46,7 @@ class Terminal:
                 break
             try:
                 self._take(line.strip())
-            except ValueError as error:
+            except (ValueError, OSError) as error:  # a full disk ends no session either
                 self._told(f"  {error}")
         return self._write(self._plan.out)
 

@@ -5,6 +5,7 @@ Source: PAN section 4 (HSDP, Ulysses, checkpointed blocks); ZeRO (arXiv 1910.020
 
 from dataclasses import dataclass, fields
 
+from training.diffusion.swin import layout
 from training.model import counts
 from training.model.attention import Layout
 from training.model.flops import forward_flops
@@ -120,8 +121,8 @@ def operations(spec: ModelSpec, checkpointing: bool, action_tokens: int) -> Oper
 
 
 def window(spec: ModelSpec) -> Layout:
-    """A full window: condition frames, then chunks, causal."""
-    return Layout(spec.chunks.cond_latents, (spec.chunks.chunk_latents,) * spec.chunks.window_chunks)
+    """A full window: condition frames, then chunks, and what sees what by the model's plan."""
+    return layout(spec.plan, spec.chunks)
 
 
 def tokens_per_frame(spec: ModelSpec) -> int:

@@ -3,26 +3,25 @@
 # Shape suffixes: B batch (1), C channels, F latent frames, H W pixels or latent rows and columns, T pixel frames, N text tokens, D text width, Q queries,
 # S state width.
 
-import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training.diffusion.chunks import Chunk, ChunkSampler, Context, Past
-from training.diffusion.sampler import Progress, Solver
+from training.diffusion.chunks import ChunkSampler, Context, Past
+from training.diffusion.sampler import Solver
 from training.diffusion.schedule import NoiseSchedule, agree
 from training.diffusion.swin import Levels
 from training.model.decoder import Outputs
 from training.model.glp import GLP
 from training.model.plain import built, must
 from training.sampling import Sampling
+from training.session_file import chunk_of, identity, opened, tensors_of, within
 
 Frames_THWC = npt.NDArray[np.uint8]
 
@@ -62,7 +61,7 @@ class Session:
         """
         must(self._seen is not None, "this session has not begun: call start(image) first")
         assert self._seen is not None
-        return self._seen
+        return self._seen.copy()  # what the caller does with them changes nothing here
 
     def start(self, image_HWC: npt.NDArray[np.uint8]) -> Frames_THWC:
         """Begins with an image, uint8 RGB [H, W, 3]; returns the film's first frame [1, H, W, 3]: the image as it is.
@@ -78,7 +77,7 @@ class Session:
         self._past = self._sampler.begin(latents.to(self._kind))
         self._decoded(latents[:, :, :1])  # the image's own frame: the stream's cache must have seen it
         self._null_ND = self.model.encode_text([self.sampling.negative])[0]
-        self._seen = image_HWC[None]
+        self._seen = np.array(image_HWC)[None]
         return self.frames
 
     def step(self, action: str) -> Frames_THWC:
@@ -126,49 +125,47 @@ class Session:
         """Writes the session to one safetensors file, whole or not at all; `load` goes on from it to the bit.
 
         Raises:
-            ValueError: the session has not begun, or there is no such folder.
+            ValueError: the session has not begun, or nothing can be written there.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         must(path.parent.is_dir(), f"{path}: there is no folder {path.parent}; make it, or choose another name")
-
-        held: dict[str, Tensor] = {"seen": torch.from_numpy(np.ascontiguousarray(self.frames))} | _tensors_of(self._past)
+        must(not path.is_dir(), f"{path}: a folder is there; choose another name")
+        held: dict[str, Tensor] = {"seen": torch.from_numpy(np.ascontiguousarray(self.frames))} | tensors_of(self._past)
         held |= {f"stream.{name}": tensor for name, tensor in self._stream.state().items()}
         if self._dialogue is not None:
             held |= {f"dialogue.{name}": tensor for name, tensor in self._dialogue.state_dict().items()}
         numbers = [chunk.number for chunk in self._past]
-        told = {"model": _identity(self.model), "sampling": self.sampling.to_dict(), "actions": self.actions, "chunks": numbers}
+        told = {"model": identity(self.model), "sampling": self.sampling.to_dict(), "actions": self.actions, "chunks": numbers}
         part = path.with_name(path.name + ".part")
         # a tensor of its own each: a file knows no sharing
-        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in held.items()}, part, {"pan": json.dumps(told)})
-        part.replace(path)
+        ready = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in held.items()}
+        try:
+            save_file(ready, part, {"pan": json.dumps(told)})
+            part.replace(path)
+        except (OSError, SafetensorError) as error:
+            part.unlink(missing_ok=True)
+            raise ValueError(f"{path}: the session cannot be written there ({error}); choose another place") from error
 
     @classmethod
     def load(cls, path: Path, model: GLP) -> "Session":
         """Takes up a session that `save` wrote, with the same model.
 
         Raises:
-            ValueError: no such file, or it is of another model.
+            ValueError: no such file, a damaged one, or it is of another model.
         """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, "pt", device="cpu") as file:
-                told = json.loads((file.metadata() or {}).get("pan", "null"))
-                held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a file, not a dict
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"{path}: no session can be read there ({error}); give a file that a session has saved") from error
-        must(isinstance(told, dict), f"{path}: a safetensors file, but not a session's; give a file that a session has saved")
-        differing = [key for key, value in json.loads(json.dumps(_identity(model))).items() if told["model"].get(key) != value]
+        told, held = opened(path)
+        differing = [key for key, value in json.loads(json.dumps(identity(model))).items() if told["model"].get(key) != value]
         must(not differing, f"{path}: the session of another model ({', '.join(differing)} differ); load it with the model that it was saved with")
         session = cls(model, built(Sampling, told["sampling"], f"{path}: sampling"))
         session.actions = tuple(told["actions"])
         session._seen = held["seen"].numpy()
-        session._past = tuple(_chunk(number, _within(held, f"chunk.{number}."), session._device) for number in told["chunks"])
+        session._past = tuple(chunk_of(number, within(held, f"chunk.{number}."), session._device) for number in told["chunks"])
         session._null_ND = model.encode_text([session.sampling.negative])[0]
-        session._stream.load({name: tensor.to(session._device) for name, tensor in _within(held, "stream.").items()})
+        session._stream.load({name: tensor.to(session._device) for name, tensor in within(held, "stream.").items()})
         if session._dialogue is not None:
-            session._dialogue.load(_within(held, "dialogue."))
+            session._dialogue.load(within(held, "dialogue."))
         return session
 
     @property
@@ -199,7 +196,7 @@ class Session:
         frames_THWC = self._decoded(self._past[-1].latents_BCFHW)
         must(frames_THWC.shape[1:] == shape[1:], f"the autoencoder gave frames of {frames_THWC.shape[1:]}, of {shape[1:]} they should be")
         self._seen, self.actions = frames_THWC, (*self.actions, action)
-        return frames_THWC
+        return self.frames
 
     def _decoded(self, latents_BCFHW: Tensor) -> Frames_THWC:
         """The frames of the film's next latents."""
@@ -256,38 +253,3 @@ def _sampler(model: GLP, sampling: Sampling) -> ChunkSampler:
         guidance=sampling.guidance,
         seed=sampling.seed,
     )
-
-
-def _identity(model: GLP) -> dict[str, Any]:
-    """What must be the same for a session to go on: the spec, whether states are predicted, and the weights and their precision, by a sample."""
-    sample = next(model.decoder.parameters()).detach().cpu()
-    digest = hashlib.sha256(sample.contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
-    return {"spec": model.spec.to_dict(), "states": model.predicts_states, "weights": digest}
-
-
-_CONTEXT = ("text_ND", "null_text_ND", "state_QS", "null_state_QS")
-
-
-def _tensors_of(past: Past) -> dict[str, Tensor]:
-    """The chunks of `past`, by name."""
-    held: dict[str, Tensor] = {}
-    for chunk in past:
-        name = f"chunk.{chunk.number}."
-        assert chunk.condition_BCFHW is not None
-        held |= {f"{name}progress.{key}": tensor for key, tensor in chunk.progress.tensors().items()} | {f"{name}condition": chunk.condition_BCFHW}
-        held |= {f"{name}seen.{k}": tensor for k, tensor in enumerate(chunk.seen)}
-        held |= {f"{name}context.{key}": getattr(chunk.context, key) for key in _CONTEXT if getattr(chunk.context, key, None) is not None}
-    return held
-
-
-def _chunk(number: int, held: Mapping[str, Tensor], device: torch.device) -> Chunk:
-    """The inverse of `_tensors_of` for one chunk."""
-    held = {name: tensor.to(device) for name, tensor in held.items()}
-    seen = tuple(held[f"seen.{k}"] for k in range(sum(name.startswith("seen.") for name in held)))
-    known: dict[str, Any] = _within(held, "context.")
-    return Chunk(number, Context(**known) if known else None, Progress.of(_within(held, "progress.")), seen, held["condition"])
-
-
-def _within(held: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with `prefix`, without it."""
-    return {name.removeprefix(prefix): tensor for name, tensor in held.items() if name.startswith(prefix)}

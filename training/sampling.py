@@ -32,7 +32,7 @@ class Sampling:
     unconditional: Literal["text", "both"] = "text"
 
     def __post_init__(self) -> None:
-        must(self.steps >= 1, f"steps {self.steps}: at least 1 is needed; 50 is usual")
+        must(1 <= self.steps <= 1000, f"steps {self.steps}: it must lie in [1, 1000]; 50 is usual")
         must(0 <= self.guidance <= 100, f"guidance {self.guidance}: it must lie in [0, 100]; PAN's is 4, 1 is none")
         must(self.solver in ("euler", "unipc"), f"solver {self.solver!r}: there are euler and unipc")
         must(self.shift is None or 0 < self.shift <= 100, f"shift {self.shift}: it must lie in (0, 100]; leave it out for the model's own")

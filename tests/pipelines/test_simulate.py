@@ -131,6 +131,9 @@ def test_a_device_that_is_not_here_is_told(debug_model: Path, tmp_path: Path) ->
     given = [str(debug_model / "model"), "--image", str(debug_model / "image.png"), "--action", "go", "--steps", "2", "--out", str(tmp_path / "film.mp4")]
     with pytest.raises(ValueError, match="--device cuda:99: not here"):
         run(*given, "--device", "cuda:99")
+    with pytest.raises(ValueError, match="--device meta: nothing is computed there"):
+        run(*given, "--device", "meta")
+    assert run(*given, "--device", "cpu:0") == 0
     with pytest.raises(ValueError, match="--dtype int8"):
         run(*given, "--dtype", "int8")
 

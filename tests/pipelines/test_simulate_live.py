@@ -49,10 +49,15 @@ def test_a_session_is_saved_and_taken_up_in_the_terminal(debug_model: Path, tmp_
 
 
 def test_the_terminal_answers_what_it_cannot_do_and_goes_on(debug_model: Path, tmp_path: Path) -> None:
-    said, frames = terminal(debug_model, tmp_path, [":go nowhere", ":back", ":dance", ":load /nowhere", "x" * 5000, "stop"])
+    said, frames = terminal(
+        debug_model, tmp_path, [":go nowhere", ":back", ":dance", ":load /nowhere", "x" * 5000, f":save {tmp_path}", ":save " + "s" * 300, "stop"]
+    )
     assert frames == 9
     told = "\n".join(said)
     assert "':go nowhere' cannot be done here; kept are none" in told
     assert "':back' cannot be done here" in told
     assert "no session can be read there" in told
     assert "has 5000 characters" in told
+    assert f"{tmp_path}: a folder is there" in told
+    assert "File name too long" in told
+    assert [path.name for path in tmp_path.parent.iterdir() if path.suffix == ".part"] == []

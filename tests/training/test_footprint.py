@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from training.diffusion.plan import PLANS
 from training.footprint import COMPILED, EAGER, LANGUAGE, Spread, Work, backbone_flops, dialogue_tokens, memory, operations, sight_tokens, tokens_per_frame
 from training.model import counts
 from training.model.attention import Layout, rotary_table
@@ -36,6 +37,13 @@ def test_operations_are_those_that_were_derived_from_the_paper() -> None:
     twice = operations(PAN, True, 64)
     assert twice.useful == joint.useful == joint.executed
     assert twice.executed - twice.useful == pytest.approx((joint.useful - 2 * language - tower) / 3 + language)
+
+
+def test_what_the_models_plan_lets_see_is_counted() -> None:
+    """Wan's own window hides nothing: 441 pairs of frames instead of 321."""
+    whole = replace(STAGE_ONE, window=PLANS["full_window"])
+    pairs = 120 * 1560**2 * 4 * 5120 * 40
+    assert operations(whole, False, 64).useful - operations(STAGE_ONE, False, 64).useful == pytest.approx(3 * pairs)
 
 
 def test_model_state_is_16_bytes_a_parameter_over_the_shards() -> None:

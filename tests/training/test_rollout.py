@@ -11,6 +11,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from tests.training.made_world import DEBUG, PANDORA, picture, wider, world
 from training.diffusion.plan import PLANS
@@ -205,11 +206,54 @@ def test_a_session_can_be_saved_before_its_first_step(pan: GLP, tmp_path: Path) 
     assert np.array_equal(Session.load(tmp_path / "s", pan).step("stop"), session.step("stop"))
 
 
+def test_what_a_caller_does_with_an_image_or_a_film_changes_nothing(pan: GLP) -> None:
+    image, session, straight = picture().copy(), Session(pan, FEW), begun(pan)
+    session.start(image)[:] = 0
+    image[:] = 0
+    session.frames[:] = 0
+    for action in ACTIONS[:2]:
+        frames = session.step(action)
+        assert np.array_equal(frames, straight.step(action))
+        frames[:] = 0
+
+
+def test_a_condition_frame_with_a_context_of_its_own_hears_in_sampling_what_it_heard_in_training() -> None:
+    """The empty text and no state, also where guidance keeps the state."""
+    model, heard = world(plan=replace(PLANS["causal_swin"], cond_context="null")), list[tuple[Any, ...]]()
+    model.decoder.register_forward_pre_hook(lambda _, arguments: heard.append(arguments))
+    begun(model, replace(FEW, guidance=1.0)).step("stop")
+    text, state = heard[0][2], heard[0][3]
+    assert torch.equal(text[:, -1], model.encode_text([""]))
+    assert state[:, -1].abs().max() == 0
+    assert state[:, 0].abs().max() > 0
+
+
+def test_a_file_that_cannot_be_written_is_told_and_nothing_is_left(pan: GLP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: object, file: Path, *__: object) -> None:
+        file.write_bytes(b"half")
+        raise SafetensorError("no space left")
+
+    session = begun(pan)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match="a folder is there"):
+        session.save(tmp_path / "folder")
+    with pytest.raises(ValueError, match="cannot be written there"):
+        session.save(tmp_path / "s")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder"]
+
+
 def test_files_that_are_no_session_of_this_model_are_refused(pan: GLP, of_texts: GLP, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     begun(pan).save(tmp_path / "s")
-    others = [(of_texts, "states differ"), (world(dtype=torch.float64), "weights differ"), (world(plan=PLANS["last_frame"]), "spec differ")]
+    for part in ("vae", "backbone"):  # decoders are the same
+        changed = world()
+        with torch.no_grad():
+            next(getattr(changed, part).parameters()).mul_(2)
+        with pytest.raises(ValueError, match=r"another model \(weights differ"):
+            Session.load(tmp_path / "s", changed)
+    others = [(of_texts, "states, weights differ"), (world(dtype=torch.float64), "weights differ"), (world(plan=PLANS["last_frame"]), "spec differ")]
     for model, what in others:
         with pytest.raises(ValueError, match=what):
             Session.load(tmp_path / "s", model)

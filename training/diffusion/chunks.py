@@ -50,6 +50,11 @@ class Context:
         """What guidance leads away from, as a context."""
         return Context(self.null_text_ND, self.null_text_ND, self.null_state_QS, self.null_state_QS)
 
+    def nothing(self) -> "Context":
+        """No action and no state, whatever guidance does without: a condition frame's own context, as in training (`GLP.window_loss`)."""
+        none = None if self.state_QS is None else torch.zeros_like(self.state_QS)
+        return Context(self.null_text_ND, self.null_text_ND, none, none)
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -208,7 +213,7 @@ class ChunkSampler:
         if self.plan.joint:
             sigma_BG, contexts = sigma_BG.expand(-1, self.plan.chunks), [*contexts] * self.plan.chunks
         if self.plan.cond_context == "null":  # the condition's own context stands last
-            contexts = [*contexts, contexts[0].unconditional()]
+            contexts = [*contexts, contexts[0].nothing()]
         outputs: Outputs = "last_chunk" if active == 1 and not self.plan.joint else "chunks"
         if self.guidance == 1.0:
             return self.velocity(window_BCFHW, levels(self.plan, self.schedule, self.spec, sigma_BG), *_stacked([contexts]), outputs)

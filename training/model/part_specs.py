@@ -3,10 +3,18 @@
 Nothing imports torch. Source of the published numbers: Wan2.1's `wan/configs`, and the config.json of Qwen2.5-VL-7B-Instruct and of umT5-xxl.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from training.model.plain import must
+
+
+def _above_0(what: str, spec: object, *names: str) -> None:
+    """Raises ValueError where one of the numbers is not finite and above 0."""
+    for name in names:
+        number = getattr(spec, name)
+        must(0 < number < math.inf, f"{what}: {name} {number}; it must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +22,7 @@ class DecoderSpec:
     """g, the video decoder: Wan2.1's diffusion transformer, with a second cross-attention stream for the latent state.
 
     Raises:
-        ValueError: `dim` is no multiple of `heads`, or a head's width is odd or under 6 (the rotation has three axes).
+        ValueError: a number that is not above 0, `dim` is no multiple of `heads`, or a head's width is odd or under 6 (the rotation has three axes).
     """
 
     dim: int
@@ -36,6 +44,7 @@ class DecoderSpec:
     queries: int = 256
 
     def __post_init__(self) -> None:
+        _above_0("decoder", self, "dim", "ffn", "heads", "layers", "text_tokens", "freq_dim", "queries")
         must(self.dim % self.heads == 0, f"decoder: dim {self.dim} is not divisible by heads {self.heads}; make dim a multiple of heads")
         must(self.head_dim % 2 == 0 and self.head_dim >= 6, f"decoder: a head is {self.head_dim} wide (dim/heads); it must be even and at least 6")
         must(self.patch[0] == 1, f"decoder: patch {self.patch} joins latent frames; its first number must be 1, since each frame has its own timestep")
@@ -98,7 +107,7 @@ class BackboneSpec:
     """f, Qwen2.5-VL's language model with learned query embeddings, and its vision tower h.
 
     Raises:
-        ValueError: the M-RoPE sections do not fill half a head, or query heads are no multiple of key/value heads.
+        ValueError: a number that is not above 0, the M-RoPE sections do not fill half a head, or query heads are no multiple of key/value heads.
     """
 
     hidden: int = 3584
@@ -125,6 +134,7 @@ class BackboneSpec:
     """Keep the layer from hidden states to words; only a model that learns to caption needs it (0.545 B parameters in the 7B model)."""
 
     def __post_init__(self) -> None:
+        _above_0("backbone", self, "hidden", "layers", "heads", "kv_heads", "queries", "max_rounds", "max_positions")
         must(
             self.hidden % self.heads == 0 and self.heads % self.kv_heads == 0,
             f"backbone: hidden, heads, kv_heads are {self.hidden}, {self.heads}, {self.kv_heads}: each must divide the one before",
@@ -143,7 +153,7 @@ class VaeSpec:
     """The video autoencoder: Wan's, or a small causal one of ours.
 
     Raises:
-        ValueError: `mean` or `std` has not one entry a channel.
+        ValueError: `mean` or `std` has not one entry a channel, or a deviation is not above 0.
     """
 
     kind: Literal["wan", "small"] = "wan"
@@ -160,6 +170,7 @@ class VaeSpec:
             len(self.mean) == len(self.std) == self.channels,
             f"vae: {len(self.mean)} means and {len(self.std)} deviations for {self.channels} channels; give one a channel",
         )
+        must(all(0 < each < math.inf for each in self.std), f"vae: std {self.std}; each deviation must be above 0, since latents are divided by it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +208,9 @@ class QFormerSpec:
 class ChunkSpec:
     """The window that is denoised at once: condition frames, then chunks of equal length.
 
+    Raises:
+        ValueError: a number that is not above 0.
+
     Source: PAN section 3.3: 1 + 2 x 10 latent frames; Wan's 16 frames a second.
     """
 
@@ -206,6 +220,9 @@ class ChunkSpec:
     fps: float = 16.0
     temporal: int = 4
     """Pixel frames a latent frame; the VAE's."""
+
+    def __post_init__(self) -> None:
+        _above_0("chunks", self, "chunk_latents", "cond_latents", "window_chunks", "fps", "temporal")
 
     @property
     def chunk_frames(self) -> int:

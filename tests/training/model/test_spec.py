@@ -62,3 +62,20 @@ def test_parts_that_do_not_fit_are_refused() -> None:
         BackboneSpec(mrope_section=(2, 3, 3))
     with pytest.raises(ValueError, match="16 means"):
         VaeSpec(channels=4)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "said"),
+    [
+        ("decoder", {"heads": 0}, "decoder: heads 0; it must be above 0"),
+        ("backbone", {"kv_heads": 0}, "backbone: kv_heads 0"),
+        ("backbone", {"max_rounds": 0}, "backbone: max_rounds 0"),
+        ("chunks", {"fps": 0.0}, r"chunks: fps 0\.0"),
+        ("chunks", {"cond_latents": -1}, "chunks: cond_latents -1"),
+        ("vae", {"std": (0.0,) * 16}, "each deviation must be above 0"),
+    ],
+)
+def test_numbers_that_nothing_can_be_made_of_are_refused(part: str, change: dict[str, object], said: str) -> None:
+    data = SPECS["debug"].to_dict()
+    with pytest.raises(ValueError, match=said):
+        ModelSpec.from_dict(data | {part: data[part] | change})
