@@ -68,7 +68,7 @@ class ClipError(Exception):
     """The data's fault: recorded in the row as `reason`, and the job goes on.
 
     Attributes:
-        reason: a code of reliability.md section 8, such as "truncated".
+        reason: a code of the decoder, a filter or the captioner, such as "truncated".
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:

@@ -1,6 +1,6 @@
 """Encode: published clips to latent shards: each clip's latents, texts, actions and what the vision tower sees, once for all epochs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,7 +49,7 @@ def encode(shards: str, out: str, model: str, settings: Settings, cpus: int | No
     from curation.shards import load_manifest
     from curation.storage import Storage
     from pipelines import cluster, preflight, run, stream
-    from pipelines.progress import shown
+    from pipelines.progress import Committed, shown
     from training.data.identity import identity
     from training.data.latent_pack import publish
     from training.model.card import read_spec
@@ -68,7 +68,7 @@ def encode(shards: str, out: str, model: str, settings: Settings, cpus: int | No
             preflight.check(held.out, [stage])
             tail = Tail(held.out)
             tail.fresh()
-            with shown(Encoded(tail.fresh, rows.num_rows)):
+            with shown(Committed(tail.fresh, rows.num_rows, "clips encoded")):
                 stream.run(rows, [stage], held, settings.resources, ending="safetensors")
         about = {"pack": manifest["pack"], "clips": manifest["totals"]["clips"]}
         if held.out.size(NULL) is None:
@@ -140,32 +140,6 @@ def null_text(model: Path, settings: Settings) -> bytes:
 def _different(shards: str, out: str) -> None:
     if "://" not in shards + out and Path(shards).resolve() == Path(out).resolve():
         raise ValueError(f"{out} holds the clips; give another folder for the latents")
-
-
-class Encoded:
-    """Progress of an encode: how many of the clips have a committed row.
-
-    Args:
-        fresh: gives the rows of segments committed since its last call.
-        clips: how many there are to encode.
-    """
-
-    def __init__(self, fresh: "Callable[[], list[pa.Table]]", clips: int) -> None:
-        self._fresh, self._clips, self.done, self.failed = fresh, clips, 0, 0
-
-    def update(self) -> None:
-        """Takes in what was committed since the last update."""
-        for rows in self._fresh():
-            self.done += rows.num_rows
-            self.failed += sum(status != "ok" for status in rows["status"].to_pylist())
-
-    def line(self) -> str:
-        """One line."""
-        return f"clips encoded {self.done}/{self._clips}  failed {self.failed}"
-
-    def table(self) -> object:
-        """The same for a terminal."""
-        return self.line()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -64,6 +64,33 @@ class Progress:
         return table
 
 
+class Committed:
+    """Progress of a command that gives each clip a new row: how many are committed.
+
+    Args:
+        fresh: gives the rows of segments committed since its last call.
+        clips: how many there are to do.
+        what: is done to them, such as "captions".
+    """
+
+    def __init__(self, fresh: Callable[[], list[pa.Table]], clips: int, what: str) -> None:
+        self._fresh, self._clips, self._what, self.done, self.failed = fresh, clips, what, 0, 0
+
+    def update(self) -> None:
+        """Takes in what was committed since the last update."""
+        for rows in self._fresh():
+            self.done += rows.num_rows
+            self.failed += sum(status != "ok" for status in rows["status"].to_pylist())
+
+    def line(self) -> str:
+        """One line."""
+        return f"{self._what} {self.done}/{self._clips}  failed {self.failed}"
+
+    def table(self) -> object:
+        """The same for a terminal."""
+        return self.line()
+
+
 class Counts(Protocol):
     """What can be shown while it grows."""
 

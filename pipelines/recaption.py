@@ -1,6 +1,6 @@
 """Recaption: the kept clips' captions written again from their own MP4s, by other settings, and packed; no source video is opened."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,7 +32,7 @@ def recaption(out: str, recipe: "Recipe", cpus: int | None = None, counts: dict[
     from curation.ledger import FrozenLedger, Tail
     from curation.plan import read_plan
     from pipelines import cluster, preflight, publish, run, stream
-    from pipelines.progress import shown
+    from pipelines.progress import Committed, shown
 
     plan = read_plan(out)
     if recipe.thresholds() != publish.recipe_of(out).thresholds():
@@ -48,7 +48,7 @@ def recaption(out: str, recipe: "Recipe", cpus: int | None = None, counts: dict[
         while rows.num_rows:
             tail = Tail(held.out)
             tail.fresh()
-            with shown(Renewed(tail.fresh, rows.num_rows)):
+            with shown(Committed(tail.fresh, rows.num_rows, "captions")):
                 stream.run(rows, stages, held, recipe.resources.sink)
             rows = stale(FrozenLedger.read(held.out), recipe, again=())  # where a clip fell, its near duplicate may be kept in its place
         return publish.publish(held, recipe, counts if counts is not None else {})
@@ -85,32 +85,6 @@ def stale(ledger: "FrozenLedger", recipe: "Recipe", again: Sequence[str] = PASSI
     fields = [*BASE_FIELDS, *(pa.field(name, pa.float32()) for name in ledger.scores()), *PLACE]
     fresh: dict[str, Any] = {"reject": [], "status": "ok", "error_code": None, "error_detail": None}
     return pa.Table.from_pylist([{**row, **fresh} for row in table.filter(pa.array(due, pa.bool_())).to_pylist()], schema=pa.schema(fields))
-
-
-class Renewed:
-    """Progress of a recaption: how many of the stale clips have a committed new row.
-
-    Args:
-        fresh: gives the rows of segments committed since its last call.
-        clips: how many there are to renew.
-    """
-
-    def __init__(self, fresh: "Callable[[], list[pa.Table]]", clips: int) -> None:
-        self._fresh, self._clips, self.done, self.failed = fresh, clips, 0, 0
-
-    def update(self) -> None:
-        """Takes in what was committed since the last update."""
-        for rows in self._fresh():
-            self.done += rows.num_rows
-            self.failed += sum(status != "ok" for status in rows["status"].to_pylist())
-
-    def line(self) -> str:
-        """One line."""
-        return f"captions {self.done}/{self._clips}  failed {self.failed}"
-
-    def table(self) -> object:
-        """The same for a terminal."""
-        return self.line()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -134,7 +134,7 @@ class WanVae(nn.Module):
         self._decoder_slots = sum(isinstance(module, kind) for module in self.network.decoder.modules())
 
     def encode(self, video_BCTHW: Tensor) -> Tensor:
-        """See `Vae.encode`; the mean of the posterior, never a sample. Source: pan.md 5.3, Wan2.1's `WanVAE.encode`."""
+        """See `Vae.encode`; the mean of the posterior, never a sample. Source: Wan2.1, wan/modules/vae.py, `WanVAE.encode`."""
         check_video(video_BCTHW, self.temporal, self.spatial)
         return self.stream_encode().push(video_BCTHW)
 

@@ -12,7 +12,7 @@ from training.model.backbone import Backbone, qwen_config
 from training.model.dialogue import Dialogue, Round, turns
 from training.model.spec import SPECS
 
-TOLERANCE = 1e-5  # pan.md 5.1, on values of order 1
+TOLERANCE = 1e-5  # on values of order 1
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_checkpointed_layers_are_computed_twice(on: bool, times: int) -> None:
 
 
 def test_a_padded_batch_takes_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a mask, attention falls off the flash kernels (pan.md 6, number 20): dialogues are filled up behind, so that none is needed."""
+    """With a mask, attention falls off the flash kernels (PyTorch's SDPA): dialogues are filled up behind, so that none is needed."""
     backbone, masks = lively(), []
     attend = torch.nn.functional.scaled_dot_product_attention
 
@@ -240,7 +240,7 @@ def test_qwens_7b_is_described_in_full() -> None:
 
 
 def test_qwens_7b_has_its_parameters() -> None:
-    """Source: pan.md 5.3: tower 0.677 B, language model 7.071 B, head 0.545 B."""
+    """Source: Qwen2.5-VL-7B-Instruct's config.json: tower 0.677 B, language model 7.071 B, head 0.545 B."""
     with torch.device("meta"):
         backbone = Backbone(replace(SPECS["pan_14b"].backbone, lm_head=True))
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in (("visual", backbone.model.visual), ("text", backbone.model.language_model))}

@@ -11,7 +11,7 @@ from training.model.mrope import positions
 from training.model.tokens import NAMES, FileTokenizer, default_tokenizer
 
 BYTES = default_tokenizer(SPEC.ids)
-#: Source: pan.md 1.3; Q stands for the queries.
+#: Source: Qwen2.5-VL's chat template, and PAN section 3.2; Q stands for the queries.
 TEMPLATE = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
     "<|im_start|>user\n<|vision_start|>{first}<|vision_end|>go 1<|im_end|>\n<|im_start|>assistant\n{Q}<|im_end|>\n"

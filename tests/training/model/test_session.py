@@ -12,7 +12,7 @@ from training.model.dialogue import places, turns
 from training.model.session import BackboneSession
 from training.model.spec import SPECS
 
-TOLERANCE = 1e-5  # pan.md 5.1, on values of order 1
+TOLERANCE = 1e-5  # on values of order 1
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ def test_sizes_of_any_shape() -> None:
 def test_a_480p_frame_is_510_tokens() -> None:
     sight = see(frames(0, 40, 480, 832), 16.0, SPEC)
     grid = sight.tokens(SPEC)
-    assert (sight.grid, grid.count) == ((3, 34, 60), 1530)  # pan.md 1.2: 476x840, about 1530 tokens a state
+    assert (sight.grid, grid.count) == ((3, 34, 60), 1530)  # 476x840, about 1530 tokens a state
     assert sight.seconds == pytest.approx(2 / 2.4)
     assert grid.step == pytest.approx(2 * 2 / 2.4)
 
