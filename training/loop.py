@@ -18,6 +18,7 @@ from training.model.plain import must
 from training.optim import Average, Guard, OptimSettings, adamw, gradients, rate, scale_, set_rate, tensors, total_norm
 from training.parallel import ParallelSettings, World
 from training.phases import Phase
+from training.seen import Seen
 from training.snapshots import Snapshots
 from training.step import Batch, Data, LossSettings, Sums, errors, seeded
 from training.validation import Stopping, validate
@@ -38,6 +39,7 @@ class LoopSettings(Config):
     save_every: int = Field(500, ge=1, description="steps between two checkpoints")
     keep_last: int = Field(2, ge=1, description="of the newest checkpoints so many are kept, and the best one")
     export: Literal["best", "last"] = Field("best", description="which weights become the model: those of the best validated checkpoint, or the last")
+    samples: bool = Field(True, description="write down which samples each step learnt from, in samples/: where a step was bad, they are looked at")
     films_every: int = Field(0, ge=0, description="steps between two films of what the model makes of an image and actions; 0: none")
 
 
@@ -98,6 +100,7 @@ class Trainer:
         self.guard, self.stopping = Guard(settings.optim), Stopping(loop.patience)
         self.snapshots = Snapshots(folder, keep_last=loop.keep_last, group=self.mesh.files)
         self.step, self.steps, self.validation, self._since = 0, 0, float("nan"), 0.0
+        self.seen = Seen(folder.parent / "samples", self.mesh) if loop.samples else None
         self._held_start = held.state_dict() if held is not None else None
         self._found: Sums | None = None
         self.meter = self._meter()
@@ -110,10 +113,14 @@ class Trainer:
             TrainingDiverged: too many bad steps in a row; nothing of them is saved.
         """
         self.resume()
+        if self.seen is not None:
+            self.seen.begin(self.snapshots.agreed(time.time_ns()))
         self._since, begun = time.monotonic(), self.step
         ending: Ending | None = self._over()
         while ending is None:
             for batches in self._taken():
+                if self.seen is not None:
+                    self.seen.told(self.step + 1, batches)
                 self.learn(batches)
                 ending = self._after_step(begun) or self._over()
                 if ending is not None:

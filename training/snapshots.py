@@ -88,14 +88,18 @@ class Snapshots:
 
     def newest(self) -> Snapshot | None:
         """The newest whole snapshot, the same on every rank; a damaged one is passed over with a warning."""
+        found = next((each for each in reversed(committed(self.folder)) if _whole(each)), None) if self._first else None
+        told: Snapshot | None = self.agreed(found)
+        return told
+
+    def agreed(self, value: Any) -> Any:
+        """The first rank's value, on every rank."""
         import torch.distributed as dist
 
-        found: list[Snapshot | None] = [None]
-        if self._first:
-            found = [next((each for each in reversed(committed(self.folder)) if _whole(each)), None)]
+        told = [value]
         if self._group is not None:
-            dist.broadcast_object_list(found, src=dist.get_global_rank(self._group, 0), group=self._group)
-        return found[0]
+            dist.broadcast_object_list(told, src=dist.get_global_rank(self._group, 0), group=self._group)
+        return told[0]
 
     def load(self, snapshot: Snapshot, tensors: Mapping[str, Tensor]) -> None:
         """Fills `tensors`, sharded over any number of ranks, from a snapshot of any other number.

@@ -42,6 +42,11 @@ class Batch(Protocol):
         """In the joint phase, one a window."""
         ...
 
+    @property
+    def keys(self) -> Sequence[str]:
+        """Of the samples; "" for a blank."""
+        ...
+
     def with_states(self, states_BRQS: Tensor) -> Window:
         """The window with the states of its own rounds."""
         ...

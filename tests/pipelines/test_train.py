@@ -1,10 +1,17 @@
 """pan train: recipes and plans, a whole training in this process, and one on two workers of a cluster."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -17,8 +24,11 @@ from tests.training.data.made_latents import encode
 from training.model.checkpoint import init_model, open_model, save_model
 from training.model.spec import SPECS
 from training.phases import read_history
+from training.seen import read_seen
 from training.snapshots import committed
-from training.trackers import read_log
+from training.trackers import LOG, read_log
+
+SAMPLES = 7
 
 
 @pytest.fixture(scope="module")
@@ -120,18 +130,97 @@ def test_both_phases_in_this_process(latents: Path, model: Path, tmp_path: Path)
         train.main([*arguments(first, latents, model, "loop.seed=1"), "--here"])
 
 
+def keys_by_epoch(out: Path, steps: int) -> list[list[str]]:
+    """The samples of each epoch of seven samples, sorted; every step must be there."""
+    seen = read_seen(out / "samples")
+    assert list(seen) == list(range(1, steps + 1))
+    keys = [key for step in seen.values() for key in step]
+    return [sorted(keys[start : start + SAMPLES]) for start in range(0, len(keys), SAMPLES)]
+
+
+def told_twice(out: Path) -> dict[int, set[float]]:
+    """Each step's loss in every attempt that got there."""
+    found: dict[int, set[float]] = {}
+    for text in (out / LOG).read_text().splitlines():
+        entry = json.loads(text)
+        if "loss" in entry:
+            found.setdefault(entry["step"], set()).add(entry["loss"])
+    return found
+
+
+def attempts(out: Path) -> int:
+    """How often the run was begun."""
+    return len({json.loads(text)["attempt"] for file in (out / "samples").iterdir() for text in file.read_text().splitlines() if text.endswith("}")})
+
+
+def killed_at(out: Path, step: int, victims: Callable[[], list[psutil.Process]]) -> threading.Thread:
+    """Kills one of `victims` as soon as the run has told of `step`."""
+
+    def watch() -> None:
+        until = time.monotonic() + 500
+        while time.monotonic() < until:
+            if (out / LOG).is_file() and f'"step": {step}, ' in (out / LOG).read_text():
+                for victim in victims()[:1]:
+                    victim.kill()
+                return
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_driver_killed_within_an_epoch_and_the_same_command_again(latents: Path, model: Path, tmp_path: Path) -> None:
+    sets = ("loop.epochs=6", "loop.save_every=3", "loop.windows=1", "loop.export=last")
+    out, whole = tmp_path / "killed", tmp_path / "whole"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pipelines.train", *arguments(out, latents, model, *sets), "--here"]
+    victim = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    killed_at(out, 11, lambda: [psutil.Process(victim.pid)]).join()
+    assert victim.wait() == -signal.SIGKILL
+    assert not (out / "model").exists()
+    for folder in (out, whole):
+        assert train.main([*arguments(folder, latents, model, *sets), "--here"]) == Exit.COMPLETE
+    assert (attempts(out), attempts(whole)) == (2, 1)
+    epochs = keys_by_epoch(out, 42)
+    assert len(epochs) == 6
+    assert epochs == [sorted(set(epochs[0]))] * 6
+    assert read_seen(out / "samples") == read_seen(whole / "samples")
+    curve = told_twice(out)
+    assert all(len(losses) == 1 for losses in curve.values())  # what was lost is learnt again to the bit
+    assert curve == told_twice(whole)
+    one, other = (open_model(folder / "model").decoder.state_dict() for folder in (out, whole))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("ray_local")
-def test_two_workers_of_a_cluster_and_a_resume_by_one(latents: Path, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    spread = ["workers.least=2", "parallel.shard=2", "parallel.gather=float32", "loop.save_every=1"]
-    cut: list[Any] = arguments(tmp_path / "cut", latents, model, "loop.steps=2", *spread)
-    assert train.main(cut) == Exit.COMPLETE
-    assert "step 2/2" in capfd.readouterr().err
-    assert read_history(tmp_path / "cut" / "model") == ("decoder",)
-    assert committed(tmp_path / "cut" / "snapshots")[-1].step == 2
-    assert train.main([*arguments(tmp_path / "cut", latents, model, "loop.steps=3"), "--here"]) == Exit.COMPLETE
-    assert train.main([*arguments(tmp_path / "whole", latents, model, "loop.steps=3"), "--here"]) == Exit.COMPLETE
-    one, other = (open_model(tmp_path / name / "model").decoder.state_dict() for name in ("cut", "whole"))
-    assert max(float((one[name] - other[name]).abs().max()) for name in one) < 1e-2
+def test_two_workers_of_which_one_is_killed_and_a_resume_by_one(latents: Path, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Two workers hold a shard each; one is killed, both come again; then one process goes on from what they saved."""
+    spread = ["workers.least=2", "parallel.shard=2", "parallel.gather=float32", "loop.save_every=2", "loop.epochs=4", "loop.export=last"]
+    out, whole = tmp_path / "killed", tmp_path / "whole"
+
+    def workers() -> list[psutil.Process]:
+        return [child for child in psutil.Process().children(recursive=True) if "TrainWorker" in " ".join(child.cmdline())]
+
+    watch = killed_at(out, 5, workers)
+    assert train.main(arguments(out, latents, model, *spread, "loop.steps=12")) == Exit.COMPLETE
+    watch.join()
+    assert attempts(out) == 2
+    assert "step 12/12" in capfd.readouterr().err
+    assert read_history(out / "model") == ("decoder",)
+    assert committed(out / "snapshots")[-1].step == 12
+    assert train.main([*arguments(whole, latents, model, "loop.epochs=4", "loop.steps=12"), "--here"]) == Exit.COMPLETE
+    epochs = keys_by_epoch(out, 12)
+    assert epochs[:2] == [sorted(set(epochs[0]))] * 2
+    assert len(epochs[0]) == SAMPLES
+    curve = told_twice(out)
+    assert all(len(losses) == 1 for losses in curve.values())  # what was lost is learnt again to the bit
+    for step, losses in told_twice(whole).items():
+        assert losses.pop() == pytest.approx(curve[step].pop(), rel=1e-3)  # one rank's sums are in another order
+    assert train.main([*arguments(out, latents, model, "loop.epochs=4", "loop.steps=14"), "--here"]) == Exit.COMPLETE
+    assert committed(out / "snapshots")[-1].step == 14

@@ -25,6 +25,7 @@ class Batch:
 
     window: Window
     dialogues: Sequence[Any] | None = None
+    keys: Sequence[str] = ("",)
 
     def with_states(self, states_BRQS: torch.Tensor) -> Window:
         """The last rounds' states."""
@@ -47,7 +48,7 @@ class Data:
     """Some windows, over and over, in an order that the epoch decides; ranks take turns."""
 
     def __init__(self, count: int = 4, *, joint: bool = False, rank: int = 0, ranks: int = 1, spec: ModelSpec = DEBUG, first: int = 0) -> None:
-        self._all = [Batch(window(first + n, spec), [dialogue(n, spec.chunks.window_chunks)] if joint else None) for n in range(count)]
+        self._all = [Batch(window(first + n, spec), [dialogue(n, spec.chunks.window_chunks)] if joint else None, (f"s{n}",)) for n in range(count)]
         self._rank, self._ranks = rank, ranks
         self.epoch = self.position = 0
         self.seen: list[tuple[int, int]] = []

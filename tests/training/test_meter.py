@@ -1,0 +1,50 @@
+"""Meter: seconds in parts, and operations by the mask that is attended."""
+
+import pytest
+import torch
+
+from training import meter
+from training.meter import Meter, ceiling, left
+from training.model.attention import Layout
+from training.model.spec import SPECS
+
+WAN = SPECS["pan_14b"].decoder
+
+
+def test_a_known_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter, "ceiling", lambda *_: 1e15)
+    watch = Meter(WAN, "cpu", torch.bfloat16, recomputed=1.0)
+    watch.windows(2, Layout(1, (10, 10)), 1560)
+    watch.steps = 4
+    watch.spent("data", 2.0)
+    watch.spent("forward", 10.0)
+    watch.spent("backward", 8.0)
+    figures = watch.read()
+    # A forward of PAN's second phase at 480p is 1677 TF where each chunk is counted against both texts; it reads its own.
+    assert figures["mfu"] == pytest.approx(2 * 3 * 1677e12 / (20 * 1e15), rel=0.02)
+    assert figures["hfu"] == pytest.approx(figures["mfu"] * 4 / 3)
+    assert figures["step_s"] == 5.0
+    assert figures["share_data"] == pytest.approx(0.1)
+    assert watch.read() == {}
+
+
+def test_a_shared_window_and_no_state_are_less_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter, "ceiling", lambda *_: 1e15)
+
+    def used(**options: object) -> float:
+        watch = Meter(WAN, "cpu", torch.bfloat16, **options)  # type: ignore[arg-type]
+        watch.windows(1, Layout(1, (10, 10)), 1560)
+        watch.steps = 1
+        watch.spent("forward", 1.0)
+        return watch.read()["mfu"]
+
+    assert used(sequence=4) == pytest.approx(used() / 4)
+    assert used(state=False) == pytest.approx(3 * 1439e12 / 1e15, rel=0.01)
+
+
+def test_the_ceiling_is_measured() -> None:
+    assert 1e7 < ceiling("cpu", torch.float32, 64) < 1e14
+
+
+def test_durations() -> None:
+    assert [left(seconds) for seconds in (0, 45, 89, 100, 3000, 4500, 200_000)] == ["0 s", "45 s", "89 s", "2 min", "50 min", "1 h 15 min", "2 d 7 h"]

@@ -1,0 +1,48 @@
+"""Seen: which samples each step learnt from, written down by every rank; what an attempt lost is told by the one that came after it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.parallel import World
+from training.step import Batch
+
+
+class Seen:
+    """A rank's list, samples/rank_N.jsonl; of ranks that share a sequence the first one writes.
+
+    Args:
+        folder: of all ranks' lists.
+    """
+
+    def __init__(self, folder: Path, mesh: World) -> None:
+        self._file = folder / f"rank_{mesh.data_rank}.jsonl"
+        self._writes = mesh.rank % (mesh.ranks // mesh.data_ranks) == 0
+        self._attempt = 0
+
+    def begin(self, attempt: int) -> None:
+        """A new attempt, whose number all ranks agree on; larger ones are later."""
+        self._attempt = attempt
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+
+    def told(self, step: int, batches: Sequence[Batch]) -> None:
+        """A step's samples, before it learns from them."""
+        if self._writes:
+            keys = [key for batch in batches for key in batch.keys if key]
+            line = json.dumps({"step": step, "attempt": self._attempt, "epoch": getattr(batches[0], "epoch", None), "keys": keys})
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+
+def read_seen(folder: Path) -> dict[int, list[str]]:
+    """The samples that each step (1 is the first) of a run has learnt from, by all ranks; an attempt's lost steps are not among them."""
+    found: dict[int, tuple[int, list[str]]] = {}
+    for file in sorted(folder.glob("rank_*.jsonl")):
+        for text in file.read_text("utf-8").splitlines():
+            if not text.endswith("}"):  # cut off when its writer was killed
+                continue
+            entry = json.loads(text)
+            attempt, keys = found.get(entry["step"], (0, []))
+            if entry["attempt"] >= attempt:
+                found[entry["step"]] = entry["attempt"], (keys if entry["attempt"] == attempt else []) + entry["keys"]
+    return {step: keys for step, (_, keys) in sorted(found.items())}
