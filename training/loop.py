@@ -94,6 +94,7 @@ class Trainer:
         self.mesh, self._watchers, self._films, self._report = mesh or World(), watchers, films, report
         loop = settings.loop
         must(held is not None or not loop.patience, "loop.patience without held-out windows to validate on; curate with pack.val_share above 0, or set it to 0")
+        must(phase.objective == "flow" or self.mesh.sequence is None, f"phase {phase.name!r} has no window to share; set parallel.sequence to 1")
         self.accumulate = max(1, round(loop.windows / (loop.batch * self.mesh.data_ranks)))
         self.optimiser = adamw(self._learning(), settings.optim)
         self.average = Average(self._learning(), settings.optim.ema) if settings.optim.ema else None
@@ -255,10 +256,7 @@ class Trainer:
 
     def _log(self, begun: int) -> None:
         """Figures and a line with the time left."""
-        if self._found is None:  # nothing but bad steps
-            loss: dict[str, float] = {}
-        else:
-            loss = {"loss": self._found.mean} | self._found.figures()
+        loss: dict[str, float] = {} if self._found is None else {"loss": self._found.mean} | self._found.figures()  # none: nothing but bad steps
         figures = loss | {"lr": self.lr, "gradient_norm": self.norm, "skipped_steps": float(self.guard.skipped), "epoch": float(self.train.epoch)}
         figures |= self.meter.read()
         rest = (time.monotonic() - self._since) / (self.step - begun) * (self.steps - self.step)

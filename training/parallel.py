@@ -20,6 +20,7 @@ from torch import nn
 
 from curation.config import Config
 from training.model.plain import must
+from training.parallel_language import share_language
 from training.parallel_sequence import share_sequence
 
 
@@ -39,6 +40,7 @@ class ParallelSettings(Config):
         description="globs of the modules that are wrapped, checkpointed and compiled one by one",
     )
     split: tuple[str, ...] = Field(("decoder",), description="the modules whose tokens the ranks of a sequence share")
+    heard: tuple[str, ...] = Field(("backbone.model.language_model",), description="the language models whose tokens they share")
     roots: tuple[str, ...] = Field(("decoder", "backbone", "connector"), description="the modules around them, each called as a whole")
 
     def replicas(self, ranks: int) -> int:
@@ -139,6 +141,9 @@ def spread(model: nn.Module, settings: ParallelSettings, mesh: World) -> None:
     for name in settings.split if mesh.sequence is not None else ():
         must(name in named, f"parallel.split: the model has no module {name!r}")
         share_sequence(named[name], mesh.sequence)
+    for name in settings.heard if mesh.sequence is not None else ():
+        if name in named:  # a model of texts alone has none
+            share_language(named[name], mesh.sequence)
     blocks = [module for name, module in named.items() if any(fnmatchcase(name, glob) and name.count(".") == glob.count(".") for glob in settings.blocks)]
     for block in blocks:
         if settings.checkpoint:
@@ -167,10 +172,11 @@ def _shard(modules: Sequence[nn.Module], settings: ParallelSettings, mesh: Any) 
     """FSDP2 on each module, inner ones first; gradients are summed, never averaged."""
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-    # inputs stay as they are: rounded to bfloat16, a timestep of 437 would be 436
+    # Roots too are sharded again after each forward: behind one without gradients, as in validation, parameters would else be whole, and narrow.
+    # Inputs stay as they are: rounded to bfloat16, a timestep of 437 would be 436
     policy = MixedPrecisionPolicy(param_dtype=getattr(torch, settings.gather), reduce_dtype=torch.float32, cast_forward_inputs=False)
     for module in modules:
-        fully_shard(module, mesh=mesh, mp_policy=policy)
+        fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
         assert isinstance(module, FSDPModule)
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from curation.config import Config
 from training.data.loader import Loader
+from training.leak import check_causal
 from training.loop import LoopSettings, Settings, Trainer
 from training.model.card import CARD, read_card, read_spec
 from training.model.checkpoint import open_model, save_model
@@ -103,6 +104,8 @@ def train(places: Places, settings: RunSettings, *, device: str = "cpu", report:
     glp = opened(places.model, phase, device, whole=_is_raw(places) or places.image is not None)
     prepare(glp, phase, history, settings.also)
     spread(glp, settings.parallel, mesh)
+    if "decoder" in phase.runs:
+        check_causal(glp, device)
     loop = settings.loop
     loaded = [_loader(places, settings, phase, glp, mesh, split) for split in (("train", "val") if loop.validate_every else ("train",))]
     watching = _watching(places, settings) if mesh.rank == 0 else []

@@ -9,10 +9,12 @@ from torch import nn
 
 from tests.training.gloo_world import on_ranks
 from tests.training.made_run import Data, model, settings, weights
+from training.leak import check_causal
 from training.loop import Settings, Trainer
 from training.parallel import ParallelSettings, World, spread, world
 from training.parallel_sequence import shares
 from training.phases import PHASES, prepare
+from training.step import LossSettings, errors, seeded
 
 BATCHES = 4
 STEPS = 2
@@ -86,10 +88,13 @@ def every_mesh(folder: Path) -> dict[str, Any]:
             trainer, mine = learnt(folder, name, axes, mesh)
             told[name] = {"loss": max(abs(a - b) for a, b in zip(mine, losses, strict=True)), "off": off(state(trainer), wanted)}
             if name == "hsdp 2x2":
+                with torch.no_grad():
+                    errors(trainer.glp, PHASES["joint"], Data(1, joint=True)._all[0], seeded(0), settings().loss)  # as a validation; nothing stays whole
                 told["local"] = sum(p.to_local().numel() for p in trainer.glp.decoder.parameters())  # type: ignore[attr-defined]
                 trainer.save()
                 trainer.snapshots.close()
         dist.barrier()
+    told["narrow"] = narrow(folder, losses[0])
     for count in (3, 2, 1):
         mesh = world(ParallelSettings(shard=count), "cpu", range(count))
         if rank < count:
@@ -104,6 +109,27 @@ def every_mesh(folder: Path) -> dict[str, Any]:
                     prepare(glp, PHASES["joint"], ("decoder",))
         dist.barrier()
     return told
+
+
+def narrow(folder: Path, wanted: float) -> tuple[float, set[torch.dtype]]:
+    """A step in bfloat16 with shards gathered in bfloat16: how far its loss is from float32's, and the weights' and gradients' precision."""
+    parallel = ParallelSettings(shard=2, sequence=2)
+    mesh, glp, base = world(parallel, "cpu"), model("joint"), settings()
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(5)
+        for key, parameter in glp.decoder.named_parameters():
+            if key.startswith("head.head.weight") or "state_out.weight" in key:
+                parameter.normal_(std=0.1, generator=generator)
+    spread(glp, parallel, mesh)
+    check_causal(glp)
+    loss = LossSettings(dropped=0.0)
+    trainer = Trainer(
+        glp, PHASES["joint"], Data(1, joint=True), folder / "narrow", Settings(loop=base.loop, optim=base.optim, loss=loss, parallel=parallel), mesh=mesh
+    )
+    assert trainer.learn(Data(BATCHES, joint=True)._all[mesh.data_rank :: mesh.data_ranks])
+    assert trainer._found is not None
+    kinds = {x.dtype for p in glp.parameters() if p.requires_grad for x in (p, p.grad) if x is not None}
+    return abs(trainer._found.mean - wanted), kinds
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +162,15 @@ def test_a_checkpoint_of_four_ranks_is_read_by_three_two_one_and_without_ranks(t
     assert here.resume()
     before = weights(model("joint"))
     assert all(not torch.equal(value, before[name]) for name, value in weights(here.glp).items())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_bfloat16_computes_and_float32_learns(told: tuple[Path, list[dict[str, Any]]]) -> None:
+    for rank in told[1]:
+        off, kinds = rank["narrow"]
+        assert 0 < off < 2e-2
+        assert kinds == {torch.float32}
 
 
 @pytest.mark.slow
