@@ -91,6 +91,11 @@ def command(
     """A world model at the beginning of its training: Wan2.1's and Qwen2.5-VL's weights, and what PAN adds to them."""
     if random == (wan is not None):
         raise ValueError("name Wan2.1's folder with --wan (and Qwen2.5-VL's with --qwen), or ask for random weights with --random; one of the two")
+    if random and (qwen is not None or link):
+        ignored = f"--qwen {qwen}" if qwen is not None else "--link"
+        raise ValueError(f"--random {ignored}: random weights are nobody's, and {ignored} would not be heard; leave one of the two out")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"--seed {seed}: it must lie in [0, 2^63)")
     if dtype not in (None, "float32", "bfloat16"):
         raise ValueError(f"--dtype {dtype}: there are float32 and bfloat16")
     done = assemble(Path(out), model, *(None if path is None else Path(path) for path in (wan, qwen)), link=link, dtype=dtype, seed=seed)

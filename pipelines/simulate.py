@@ -48,9 +48,11 @@ def planned(checkpoint: str, image: str, actions: Sequence[str], out: str, size:
     """Checks everything that can be checked without a model, the cheapest first.
 
     Raises:
-        ValueError: an action is empty or too long, there is none, the image cannot be read, the film cannot be written, or the folder is no model's.
+        ValueError: an action is empty, it or the negative text is too long or unprintable, there is none, the image cannot be read, the film cannot be
+            written, or the folder is no model's.
     """
     told = checked_actions(actions, interactive)
+    checked_words(sampling.negative, "--negative")
     place = Path(out)
     if place.suffix.lower() != ".mp4":
         raise ValueError(f"--out {out}: a film is an MP4; give a name that ends in .mp4")
@@ -78,11 +80,20 @@ def checked_actions(actions: Sequence[str], interactive: bool = False) -> tuple[
     for number, action in enumerate(actions, 1):
         if not action.strip():
             raise ValueError(f"action {number} of {len(actions)} is empty; say in words what is done, such as 'turn left'")
-        if len(action) > LONGEST_ACTION:
-            raise ValueError(f"action {number} of {len(actions)} has {len(action)} characters; {LONGEST_ACTION} at most: an action is a sentence or a few")
-        if not action.isprintable() and any(not sign.isprintable() and not sign.isspace() for sign in action):
-            raise ValueError(f"action {number} of {len(actions)}, {action[:40]!r}, holds signs that cannot be printed; give plain text")
+        checked_words(action, f"action {number} of {len(actions)}")
     return tuple(action.strip() for action in actions)
+
+
+def checked_words(words: str, what: str) -> None:
+    """Refuses a text that no model takes.
+
+    Raises:
+        ValueError: it is too long, or holds signs that cannot be printed.
+    """
+    if len(words) > LONGEST_ACTION:
+        raise ValueError(f"{what} has {len(words)} characters; {LONGEST_ACTION} at most: a sentence or a few are meant")
+    if not words.isprintable() and any(not sign.isprintable() and not sign.isspace() for sign in words):
+        raise ValueError(f"{what}, {words[:40]!r}, holds signs that cannot be printed; give plain text")
 
 
 def checked_steps(spec: "ModelSpec", sampling: "Sampling") -> None:

@@ -69,6 +69,10 @@ def test_a_debug_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     [
         (["--model", "debug"], "one of the two"),
         (["--model", "debug", "--random", "--wan", "."], "one of the two"),
+        (["--model", "debug", "--random", "--qwen", "."], "--random --qwen .: random weights"),
+        (["--model", "debug", "--random", "--link"], "--random --link: random weights"),
+        (["--model", "debug", "--random", "--seed", "-1"], "--seed -1: it must lie in"),
+        (["--model", "debug", "--random", "--seed", str(2**63)], f"--seed {2**63}: it must lie in"),
         (["--model", "pan_15b", "--random"], "there are debug"),
         (["--model", "debug", "--random", "--dtype", "int8"], "there are float32 and bfloat16"),
         (["--model", "debug", "--wan", "/nowhere"], "/nowhere: no such folder"),
