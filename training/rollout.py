@@ -95,13 +95,16 @@ class Session:
         return frames
 
     def scripted(self, actions: Sequence[str]) -> Iterator[Frames_THWC]:
-        """As `step` for one action after the other, the same frames to the bit, but neighbouring chunks share windows, which spares a quarter of the work.
+        """As `step` for one action after the other, but neighbouring chunks share windows, which spares a quarter of the work.
+
+        The computation is the same number for number, and the frames are but for the matrix library's rounding: it may add up a row otherwise when more rows
+        share a product. An action is encoded when its chunk's turn comes.
 
         Raises:
             ValueError: the model predicts states: an action's state depends on the frames before it, which a script does not have.
         """
         must(self._dialogue is None, f"model {self.model.spec.name} predicts states from the frames before, so a script cannot be run ahead: step() instead")
-        shape, contexts = self.frames.shape, [self._context(action) for action in actions]
+        shape, contexts = self.frames.shape, map(self._context, actions)  # not all at once: a text of umT5's is 4 MB
         for action, past in zip(actions, self._sampler.scripted(self._past, contexts), strict=True):
             self._past = past
             yield self._shown(action, shape)

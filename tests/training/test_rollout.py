@@ -108,6 +108,13 @@ def test_a_script_that_ends_early_leaves_a_session_that_goes_on(of_texts: GLP) -
     assert np.abs(pieces.astype(int) - again).max() <= 1  # rounded latents may fall on either side of a grey level
 
 
+def test_a_script_encodes_an_action_when_its_chunk_begins(of_texts: GLP, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, heard = begun(of_texts), Mock(side_effect=of_texts.encode_text)
+    monkeypatch.setattr(of_texts, "encode_text", heard)
+    begins = [heard.call_count for _ in session.scripted(ACTIONS)]
+    assert begins == [2, 3, 4, 4]  # a chunk and the one that shares its window
+
+
 def test_a_model_of_states_has_no_scripted_order(pan: GLP) -> None:
     with pytest.raises(ValueError, match="cannot be run ahead"):
         next(begun(pan).scripted(ACTIONS))

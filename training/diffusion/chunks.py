@@ -4,8 +4,9 @@
 # Q queries, S state width.
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal, Protocol
 
 import torch
@@ -148,15 +149,18 @@ class ChunkSampler:
             chunk = self._stepped(chunk, self._velocities(past, [chunk])[0])
         return self._extended(past, chunk)
 
-    def scripted(self, past: Past, contexts: Sequence[Context]) -> Iterator[Past]:
+    def scripted(self, past: Past, contexts: Iterable[Context]) -> Iterator[Past]:
         """As `following` for one context after the other, but neighbours share windows: fewer tokens, the same chunks.
 
-        All contexts must be known in advance, which they are not where a state is predicted from the pixels of the chunk before.
+        A context must be known before the chunk before it is done, which it is not where a state is predicted from that chunk's pixels. Each is asked for
+        when its chunk begins.
         """
-        waiting, active = list(contexts), list[Chunk]()
-        while waiting or active:
-            if waiting and (not active or active[-1].progress.step == self.stride):
-                active.append(self._fresh((*past, *active), waiting.pop(0)))
+        coming, active = iter(contexts), list[Chunk]()
+        while True:
+            if not active or active[-1].progress.step == self.stride:
+                active += [self._fresh((*past, *active), context) for context in islice(coming, 1)]
+            if not active:
+                return
             moved = zip(active, self._velocities(past, active), strict=True)
             active = [self._stepped(chunk, velocity) for chunk, velocity in moved]
             if active[0].progress.step == self.solver.steps:
