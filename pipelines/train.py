@@ -95,7 +95,7 @@ def in_process(asked: dict[str, Any]) -> Exit:
 
     places = Places(shards=asked["shards"], model=Path(asked["model"]), out=Path(asked["out"]), image=asked["image"])
     try:
-        ending = train(places, RunSettings(**asked["settings"]), device="cuda" if torch.cuda.is_available() else "cpu")
+        ending = train(places, RunSettings(**asked["settings"]), device="cuda:0" if torch.cuda.is_available() else "cpu")
     except TrainingDiverged as error:
         print(f"pan: {error}", file=sys.stderr)
         return Exit.OVER_BUDGET

@@ -78,7 +78,10 @@ def checked(recipe: TrainRecipe, model: str, shards: str) -> "Index":
     begins(phase_named(recipe.phase, spec), read_history(Path(model)))
     index = Index.read(shards, spec, "train", spec.chunks.window_chunks)
     if recipe.loop.validate_every:
-        Index.read(shards, spec, "val", spec.chunks.window_chunks)
+        try:
+            Index.read(shards, spec, "val", spec.chunks.window_chunks)
+        except ValueError as error:
+            raise ValueError(f"{error}; to train without validation, set loop.validate_every=0") from error
     check_encoders(index.manifest, Path(model))
     return index
 

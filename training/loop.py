@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -15,12 +15,13 @@ from curation.config import Config
 from training.meter import Meter, left
 from training.model.glp import GLP
 from training.model.plain import must
-from training.optim import Average, Guard, OptimSettings, adamw, gradients, rate, scale_, set_rate, tensors, total_norm
+from training.optim import Average, Guard, OptimSettings, TrainingDiverged, adamw, gradients, rate, scale_, set_rate, tensors, total_norm
 from training.parallel import ParallelSettings, World
 from training.phases import Phase
 from training.seen import Seen
 from training.snapshots import Snapshots
 from training.step import Batch, Data, LossSettings, Sums, errors, seeded
+from training.trackers import Watcher
 from training.validation import Stopping, validate
 
 
@@ -41,13 +42,6 @@ class LoopSettings(Config):
     export: Literal["best", "last"] = Field("best", description="which weights become the model: those of the best validated checkpoint, or the last")
     samples: bool = Field(True, description="write down which samples each step learnt from, in samples/: where a step was bad, they are looked at")
     films_every: int = Field(0, ge=0, description="steps between two films of what the model makes of an image and actions; 0: none")
-
-
-class Watcher(Protocol):
-    """Is told what happens in a run: trackers, a terminal, Ray Train."""
-
-    def told(self, step: int, figures: dict[str, float], line: str) -> None:
-        """Figures of the steps since the last time, or of a validation, and a line for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +116,7 @@ class Trainer:
             for batches in self._taken():
                 if self.seen is not None:
                     self.seen.told(self.step + 1, batches)
-                self.learn(batches)
+                self._learnt(batches)
                 ending = self._after_step(begun) or self._over()
                 if ending is not None:
                     break
@@ -153,6 +147,14 @@ class Trainer:
         self.meter.steps += 1
         self.meter.spent("optimiser", time.perf_counter() - began)
         return good
+
+    def _learnt(self, batches: Sequence[Batch]) -> None:
+        """As `learn`; a run that ends here keeps the checkpoint that is being written."""
+        try:
+            self.learn(batches)
+        except TrainingDiverged:
+            self.snapshots.settle()
+            raise
 
     def save(self) -> None:
         """Writes a checkpoint in the background."""

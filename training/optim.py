@@ -141,7 +141,7 @@ class Guard:
         if self.row >= self._settings.most_bad:
             raise TrainingDiverged(
                 f"{self.row} bad steps in a row, the last with {why}; nothing was saved since the first of them. "
-                "Take the run up with a lower optim.lr, or look at the samples of these steps"
+                "Take the run up with a lower optim.lr, or look at the samples of these steps (samples/)"
             )
         return False
 

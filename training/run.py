@@ -97,6 +97,8 @@ def train(places: Places, settings: RunSettings, *, device: str = "cpu", report:
         ValueError: the model's history, the shards or the ranks do not fit the settings, or `out` is another run's.
         TrainingDiverged: too many bad steps in a row.
     """
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
     spec, history = read_spec(places.model), read_history(places.model)
     phase = phase_named(settings.phase, spec)
     mesh = world(settings.parallel, device.split(":")[0])

@@ -13,11 +13,15 @@ LOG = "log.jsonl"
 Service = Literal["wandb", "mlflow"]
 
 
-class Tracker(Protocol):
-    """Takes figures and films; the loop's `Watcher` with an end."""
+class Watcher(Protocol):
+    """Is told what happens in a run: trackers, a terminal, Ray Train."""
 
     def told(self, step: int, figures: dict[str, float], line: str) -> None:
-        """Figures of the last steps, and a line for people ("" for none)."""
+        """Figures of the steps since the last time, or of a validation, and a line for people ("" for none)."""
+
+
+class Tracker(Watcher, Protocol):
+    """A watcher that is shown films too, and has an end."""
 
     def film(self, step: int, file: Path) -> None:
         """A film was written."""

@@ -98,6 +98,7 @@ def test_what_the_user_has_wrong_is_told_before_anything_starts(latents: Path, m
         (arguments(out, tmp_path, model), "published"),
         (arguments(out, latents, tmp_path), r"no model\.json"),
         (arguments(out, latents, other), "made with other encoders than those of"),
+        (arguments(out, latents, model, "loop.validate_every=5"), "to train without validation, set loop.validate_every=0"),
         ([*arguments(out, latents, model), "--image", "a.png"], "films while training need all three"),
     ):
         with pytest.raises(ValueError, match=text):
