@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from curation.storage import Storage
+from training.data.ahead import Ahead
 from training.data.encoder import as_video
 from training.data.index import Index
 from training.data.latent_pack import null_of
 from training.data.order import Cursor, Ints, share, shuffled, steps
+from training.data.parcel import Parcel, packed, unpacked
 from training.data.reader import Pick, Reader
 from training.data.samples import BadSample
 from training.data.windows import Batch, Phase, Piece, batched
@@ -117,7 +119,7 @@ class Loader:
         self._sizes = sorted({sample.size for sample in samples})
         self._buckets = np.array([self._sizes.index(sample.size) for sample in samples], dtype=np.int64)
         self._cursor, self._begun_s, self._orders = Cursor(), 0.0, dict[int, Ints]()
-        self._stream: Iterator[list[Piece]] | None = None
+        self._stream: Iterator[Parcel] | Ahead[Parcel] | None = None
         self._after: deque[tuple[int, Cursor]] = deque()
 
     @property
@@ -161,6 +163,8 @@ class Loader:
 
     def close(self) -> None:
         """Ends the worker processes; the next batch starts new ones."""
+        if isinstance(self._stream, Ahead):
+            self._stream.close()
         self._stream = None
         self._after.clear()
 
@@ -193,18 +197,19 @@ class Loader:
                 yield [(epoch, sample, size) for sample in [*mine, *[-1] * (self.batch - len(mine))]]
             cursor = Cursor(epoch + 1)
 
-    def _open(self) -> Iterator[list[Piece]]:
+    def _open(self) -> Iterator[Parcel] | Ahead[Parcel]:
         """The stream of pieces: read in other processes, in order."""
         from torch.utils.data import DataLoader
 
         ahead = {"multiprocessing_context": "spawn", "prefetch_factor": self._ahead} if self._workers else {}
-        return iter(DataLoader(self._reader, batch_sampler=_Walk(self), num_workers=self._workers, collate_fn=_as_they_are, **ahead))
+        parcels = iter(DataLoader(self._reader, batch_sampler=_Walk(self), num_workers=self._workers, collate_fn=packed, **ahead))
+        return Ahead(parcels) if self._workers else parcels
 
     def _next(self) -> Batch:
         began = time.monotonic()
         if self._stream is None:
             self._stream = self._open()
-        parts = next(self._stream)
+        parts = unpacked(next(self._stream))
         epoch, cursor = self._after.popleft()
         for part in parts:
             if part.wrong and self._stop:
@@ -253,7 +258,3 @@ class _Walk:
 
     def __iter__(self) -> Iterator[list[Pick]]:
         return self._loader._walk()
-
-
-def _as_they_are(parts: list[Piece]) -> list[Piece]:
-    return parts
