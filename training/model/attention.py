@@ -205,9 +205,10 @@ def _compiled_flex() -> Callable[..., Tensor]:
 def _block_mask(layout: Layout, tokens_per_frame: int, queries: int, device: torch.device) -> object:
     from torch.nn.attention.flex_attention import create_block_mask
 
-    group_L = _group_of_token(layout, tokens_per_frame, device)
-    skipped = len(group_L) - queries
-    return create_block_mask(lambda _b, _h, q, k: group_L[k] <= group_L[q + skipped], None, None, queries, len(group_L), device=device)
+    with torch.inference_mode(False):
+        group_L = _group_of_token(layout, tokens_per_frame, device)
+        skipped = len(group_L) - queries
+        return create_block_mask(lambda _b, _h, q, k: group_L[k] <= group_L[q + skipped], None, None, queries, len(group_L), device=device)
 
 
 def _group_of_token(layout: Layout, tokens_per_frame: int, device: torch.device) -> Tensor:

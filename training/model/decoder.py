@@ -8,6 +8,8 @@ G contexts (one a chunk), N text tokens, Q queries, S the state's width.
 """
 
 import math
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -37,10 +39,22 @@ class SelfAttention(Attention):
 
     def __init__(self, dim: int, heads: int, eps: float, backend: Backend) -> None:
         super().__init__(dim, heads, eps)
-        self.backend = backend
-        # training.parallel_sequence puts another in its place where ranks share a window.
-        # FlexAttention is compiled by itself, with a block mask that is made once and not in each call of a compiled block.
-        self.attend = torch.compiler.disable(attend) if backend == "flex" else attend
+        self._backend = backend
+        self.attend = _attend_by(backend)  # training.parallel_sequence puts another in its place where ranks share a window
+
+    @property
+    def backend(self) -> Backend:
+        """How it is computed; setting it also keeps FlexAttention out of a compiled block, or lets the others in."""
+        return self._backend
+
+    @backend.setter
+    def backend(self, backend: Backend) -> None:
+        own = self.attend is _attend_by(self._backend)
+        if own:
+            self.attend = _attend_by(backend)
+        elif backend == "flex":  # another's, around what was ours
+            self.attend = torch.compiler.disable(self.attend)
+        self._backend = backend
 
     def forward(self, x_BFPD: Tensor, table: Tensor, layout: Layout, first: int) -> Tensor:
         """The mixed tokens of the frames from `first` on: [B, F - first, P, D]."""
@@ -48,7 +62,7 @@ class SelfAttention(Attention):
         q = rms_normed(self.norm_q, self.q(asking), self.heads, table[first * tokens :])
         k = rms_normed(self.norm_k, self.k(x_BFPD), self.heads, table)
         v = self.v(x_BFPD).view(k.shape)
-        return self.o(self.attend(q, k, v, layout, tokens, self.backend).reshape(asking.shape))
+        return self.o(self.attend(q, k, v, layout, tokens, self._backend).reshape(asking.shape))
 
 
 class CrossAttention(Attention):
@@ -236,6 +250,13 @@ class Decoder(nn.Module):
         if state is not None:
             must(spec.state_dim is not None, "decoder: a state for a decoder without a state stream; give its spec a state_dim")
             must(state.shape == states, f"decoder: state {tuple(state.shape)}; expected {states}: a context a chunk")
+
+
+@lru_cache(maxsize=3)
+def _attend_by(backend: Backend) -> Callable[..., Tensor]:
+    """`attend`; for FlexAttention kept out of a compiled block: it is compiled by itself, with a block mask made once and not in each call of the block."""
+    uncompiled: Callable[..., Tensor] = torch.compiler.disable(attend) if backend == "flex" else attend
+    return uncompiled
 
 
 def first_output(layout: Layout, outputs: Outputs) -> int:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.model.attention import Backend, Layout, attend, dense, head_split, rotary_table, visible
+from training.model.attention import Backend, Layout, _block_mask, attend, dense, head_split, rotary_table, visible
 from training.model.norms import rotated
 
 PAN = Layout(1, (10, 10))
@@ -90,6 +90,16 @@ def test_back_ends_agree_backward(layout: Layout, backend: Backend) -> None:
 def test_flex_refuses_gradients_on_a_cpu() -> None:
     with pytest.raises(ValueError, match="take the back end 'prefix_dense'"):
         attend(*qkv(SMALL, grad=True), SMALL, TOKENS, "flex")
+
+
+def test_a_block_mask_of_an_inference_serves_training() -> None:
+    with torch.inference_mode():
+        mask = _block_mask(Layout(1, (1, 3)), TOKENS, 5 * TOKENS, torch.device("cpu"))
+    kept = [value for value in mask.as_tuple() if isinstance(value, Tensor)]  # type: ignore[attr-defined]
+    groups = [cell.cell_contents for cell in mask.mask_mod.__closure__ if isinstance(cell.cell_contents, Tensor)]  # type: ignore[attr-defined]
+    assert len(kept) >= 2
+    assert len(groups) == 1
+    assert not any(value.is_inference() for value in (*kept, *groups))
 
 
 @pytest.mark.parametrize("backend", ["prefix_dense", "mask", "flex"])

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.training.model.made_decoder import SPEC, STATELESS, decoder_of, window_of
 from training.model.attention import Backend, Layout
-from training.model.decoder import Decoder, Outputs, sinusoid
+from training.model.decoder import Block, Decoder, Outputs, sinusoid
 
 LAYOUT = Layout(1, (2, 2))
 COND, A, B = slice(0, 1), slice(1, 3), slice(3, 5)
@@ -312,3 +312,34 @@ def test_a_block_compiles_whole() -> None:
         block.compile(backend="aot_eager", fullgraph=True, dynamic=False)
     expected, got = gradients(eager, window), gradients(compiled, window)
     assert max(float((got[name] - expected[name]).norm() / expected[name].norm()) for name in expected if not name.endswith("k.bias")) <= 1e-5
+
+
+def kept_out(block: Block) -> bool:
+    """Whether a compiled block leaves its self-attention to be called as it is."""
+    return bool(getattr(block.self_attn.attend, "_torchdynamo_disable", False))
+
+
+def test_a_back_end_set_later_is_as_one_set_at_first() -> None:
+    block = Block(SPEC)
+    for backend, out in (("flex", True), ("mask", False), ("prefix_dense", False), ("flex", True)):
+        block.self_attn.backend = backend
+        fresh = Block(SPEC, backend)
+        assert block.self_attn.backend == fresh.self_attn.backend == backend
+        assert block.self_attn.attend is fresh.self_attn.attend
+        assert kept_out(block) is kept_out(fresh) is out
+
+
+def test_a_back_end_set_where_another_attends_keeps_the_other() -> None:
+    block, called = Block(SPEC), []
+
+    def another(q: Tensor, k: Tensor, v: Tensor, layout: Layout, tokens: int, backend: Backend) -> Tensor:
+        called.append(backend)
+        return q
+
+    block.self_attn.attend = another
+    block.self_attn.backend = "mask"
+    assert block.self_attn.attend is another
+    block.self_attn.backend = "flex"
+    assert kept_out(block)
+    block.self_attn(torch.zeros(1, 2, 4, SPEC.dim), torch.zeros(8, 1, 8, 2), Layout(0, (2,)), 0)
+    assert called == ["flex"]
