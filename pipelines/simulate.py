@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from training.model.glp import GLP
     from training.model.spec import ModelSpec
+    from training.model.tokens import Tokenizer
     from training.sampling import Sampling
 
 #: An action's words at most: what the text encoder keeps of the longest, and more than any caption has.
@@ -63,8 +64,11 @@ def planned(checkpoint: str, image: str, actions: Sequence[str], out: str, size:
 
     spec = read_spec(Path(checkpoint))
     checked_steps(spec, sampling)
+    begin = start_image.fitted(picture, *start_image.film_size(spec, size, picture))
     told_shift(spec, sampling)
-    return Plan(Path(checkpoint), spec, start_image.fitted(picture, *start_image.film_size(spec, size, picture)), told, place, sampling)
+    named = [(f"action {number} of {len(told)}", action) for number, action in enumerate(told, 1)]
+    told_length(spec, tokenizer_of(Path(checkpoint)), [*named, ("--negative", sampling.negative)])
+    return Plan(Path(checkpoint), spec, begin, told, place, sampling)
 
 
 def checked_actions(actions: Sequence[str], interactive: bool = False) -> tuple[str, ...]:
@@ -116,6 +120,30 @@ def told_shift(spec: "ModelSpec", sampling: "Sampling") -> None:
             file=sys.stderr,
         )
         warnings.filterwarnings("ignore", "the model was trained with shift")  # it has been said
+
+
+def told_length(spec: "ModelSpec", tokenizer: "Tokenizer", texts: Sequence[tuple[str, str]]) -> None:
+    """Says on standard error which of these texts, each behind its name, the text encoder will cut."""
+    from training.model.text import cleaned
+
+    keeps = spec.text.tokens - 1  # and the end's
+    for what, words in texts:
+        count = len(tokenizer.encode(cleaned(words)))
+        if count > keeps:
+            print(f"pan: warning: {what} has {count} tokens, of which {spec.name} hears the first {keeps}; say it in fewer words", file=sys.stderr)
+
+
+def tokenizer_of(checkpoint: Path) -> "Tokenizer":
+    """What the text encoder in this folder reads with.
+
+    Raises:
+        ValueError: model.json says that a tokenizer's file is there, and it is not; or the model reads no bytes.
+    """
+    from training.model.card import read_card
+    from training.model.text import default_tokenizer, open_tokenizer
+
+    card = read_card(checkpoint)
+    return open_tokenizer(checkpoint / "text") if card.text.tokenizer else default_tokenizer(card.model.text)
 
 
 def simulate(plan: Plan, model: "GLP", told: Callable[[str], None] = print) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.simulate import Plan, checked_actions
+from pipelines.simulate import Plan, checked_actions, told_length
 
 if TYPE_CHECKING:
     from training.model.glp import GLP
@@ -147,7 +147,9 @@ class Terminal:
         name = rest.strip()
         if not word.startswith(":"):
             if line:
-                self._act(checked_actions([line])[0])
+                (action,) = checked_actions([line])
+                told_length(self._plan.spec, self._model.text.tokenizer, [("this action", action)])
+                self._act(action)
         elif word == ":back" and len(self._moments) > 1:
             self._moments.pop()
             self._told(f"  back behind action {self._moments[-1].actions}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -14,6 +15,7 @@ import torch
 from pipelines import simulate
 from tests.pipelines.films import times
 from tests.training.made_world import DEBUG, PANDORA, wider, world
+from tests.training.model.worlds import bpe
 from training.model.checkpoint import init_model, save_model
 from training.model.glp import GLP
 from training.model.spec import ModelSpec
@@ -129,6 +131,27 @@ def test_another_shift_than_trainings_is_warned_of(debug_model: Path, tmp_path: 
     assert run(*given, "--shift", "5", "--out", str(tmp_path / "b.mp4")) == 0
     assert "warning" not in capsys.readouterr().err
     assert (tmp_path / "a.mp4").read_bytes() != (tmp_path / "b.mp4").read_bytes()
+
+
+def planned(model: Path, folder: Path, *actions: str, negative: str = "") -> simulate.Plan:
+    return simulate.planned(str(model), str(folder / "image.png"), actions, str(folder / "film.mp4"), None, replace(FEW, negative=negative))
+
+
+def test_a_text_that_will_be_cut_is_warned_of(debug_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model of bytes keeps 15 and the end; one with a tokenizer's file counts with that."""
+    planned(debug_model / "model", debug_model, "go  on &amp; on, on", "x" * 15)  # 14 and 15 bytes, cleaned
+    assert capsys.readouterr().err == ""
+    planned(debug_model / "model", debug_model, "go", "ö" * 8, negative="n" * 20)
+    says = "has {} tokens, of which debug hears the first 15; say it in fewer words\n"
+    assert capsys.readouterr().err == f"pan: warning: action 2 of 2 {says.format(16)}pan: warning: --negative {says.format(20)}"
+    model = tmp_path / "model"
+    shutil.copytree(debug_model / "model", model)
+    bpe(model / "text")
+    card = json.loads((model / "model.json").read_text())
+    card["text"]["tokenizer"] = True
+    (model / "model.json").write_text(json.dumps(card))
+    planned(model, debug_model, "move the cup", "assistant assistant assistant", "q" * 17)
+    assert capsys.readouterr().err == f"pan: warning: action 3 of 3 {says.format(17)}"
 
 
 def test_a_device_that_is_not_here_is_told(debug_model: Path, tmp_path: Path) -> None:

@@ -103,10 +103,10 @@ def test_a_session_is_saved_and_taken_up_in_the_terminal(debug_model: Path, tmp_
     assert (tmp_path / "one" / "film.2.mp4").read_bytes() == (tmp_path / "two" / "film.1.mp4").read_bytes()
 
 
-def test_the_terminal_answers_what_it_cannot_do_and_goes_on(debug_model: Path, tmp_path: Path) -> None:
-    said, frames = terminal(
-        debug_model, tmp_path, [":go nowhere", ":back", ":dance", ":load /nowhere", "x" * 5000, f":save {tmp_path}", ":save " + "s" * 300, "stop"]
-    )
+def test_the_terminal_answers_what_it_cannot_do_and_goes_on(debug_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [":go nowhere", ":back", ":dance", ":load /nowhere", "x" * 5000, f":save {tmp_path}", ":save " + "s" * 300, "stop and do not go on"]
+    said, frames = terminal(debug_model, tmp_path, lines)
+    assert "pan: warning: this action has 21 tokens, of which debug hears the first 15" in capsys.readouterr().err
     assert frames == 9
     told = "\n".join(said)
     assert "':go nowhere' cannot be done here; kept are none" in told
