@@ -12,8 +12,9 @@ from training.model.plain import must
 
 #: A patch of a block's colour is the block where its area is this share of the true one, at least and at most.
 LEAST_AREA, MOST_AREA = 0.35, 1.8
-#: So much of the rim must be seen for the camera's place to be known.
-LEAST_RIM = 0.3
+#: In so many of the lines across the table the rim must be seen for the camera's place to be known, and the floor on both sides of it must add up to what
+#: there is, to this share of the picture's side (2.6 px of 64).
+LEAST_RIM, FLOOR_NEAR = 0.5, 0.04
 #: RGB to luma and colour differences, luma counting threefold: codecs halve the colours' resolution, and shift them by up to half a px.
 SPACE = np.array([[0.2126, 0.7152, 0.0722], [-0.1146, -0.3854, 0.5], [0.5, -0.4542, -0.0458]]).T * (3.0, 1.0, 1.0)
 
@@ -48,7 +49,7 @@ def read(world: World, frame_HWC: Frame_HWC) -> Reading:
     rgb = frame_HWC.astype(np.float64)
     palette = np.array([*(COLOURS[c] for c in world.colours), RIM, FLOOR, *PLANKS], np.float64)  # blocks first, then the rim
     nearest = ((rgb[:, :, None] - palette) ** 2).sum(-1).argmin(-1)
-    camera = _camera(world, rgb, nearest) if world.camera else np.zeros(2)
+    camera = _camera(world, rgb) if world.camera else np.zeros(2)
     patches = {i: patch for i in range(world.blocks) if (patch := _patch(world, nearest == i)) is not None}
     places = {}
     for i, patch in patches.items():
@@ -82,14 +83,26 @@ def _middle(weight_HW: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return middle
 
 
-def _camera(world: World, rgb: npt.NDArray[np.float64], nearest: npt.NDArray[np.intp]) -> npt.NDArray[np.float64] | None:
-    """Where the camera looks: the table's rim is a square about its middle, which no block covers and nothing else is as dark as."""
-    rim_HW = nearest == world.blocks
-    if rim_HW.sum() < LEAST_RIM * 4 * RIM_WIDTH * (world.table.high - world.table.low) * world.size**2:
-        return None
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(rim_HW.astype(np.uint8), connectivity=8)
-    rim_HW = labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    around = cv2.dilate(rim_HW.astype(np.uint8), np.ones((3, 3), np.uint8)) & (nearest >= world.blocks)
+def _camera(world: World, rgb: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
+    """Where the camera looks: half of how much more floor is seen on one side of the table than on the other; no block covers the rim's outer edge."""
     light = np.mean((*PLANKS, FLOOR))
-    share = np.clip((light - rgb.mean(-1)) / (light - np.mean(RIM)), 0, 1) * around
-    return 0.5 - _middle(share) / world.size
+    rim_HW = np.clip((light - rgb.mean(-1)) / (light - np.mean(RIM)), 0, 1)
+    middle = slice(int(0.3 * world.size), int(0.7 * world.size))  # these lines cross the table wherever the camera looks
+    whole = (1 - (world.table.high - world.table.low) - 2 * RIM_WIDTH) * world.size
+    found = []
+    for lines in (rim_HW[middle], rim_HW.T[middle]):
+        before, behind = _floor(lines), _floor(lines[:, ::-1])
+        if before is None or behind is None or abs(before + behind - whole) > FLOOR_NEAR * world.size:
+            return None
+        found.append((behind - before) / 2 / world.size)
+    return np.array(found)
+
+
+def _floor(rim_LP: npt.NDArray[np.float64]) -> float | None:
+    """How many px of floor lie before the rim, from the share of rim in the px of some lines; None where most lines show none."""
+    first = (rim_LP > 0.5).argmax(1)
+    seen = np.flatnonzero(first > 0)
+    if len(seen) < LEAST_RIM * len(rim_LP):
+        return None
+    at = first[seen]
+    return float(np.median(at + 1 - rim_LP[seen, at] - rim_LP[seen, at - 1]))
