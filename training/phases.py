@@ -51,7 +51,7 @@ PHASES: Mapping[str, Phase] = MappingProxyType(
             Phase(
                 name="decoder",
                 trained=("decoder.*",),
-                frozen=("decoder.state_proj.*", "decoder.blocks.*.state_attn.*", "decoder.blocks.*.state_out.*"),
+                frozen=("decoder.state_proj.*", "decoder.blocks.*.state_*"),
                 runs=("decoder",),
                 data="decoder",
             ),

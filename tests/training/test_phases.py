@@ -25,6 +25,13 @@ def test_decoder_phase_trains_the_decoder_without_its_state_stream() -> None:
     assert learning("decoder") == {name for name in names if not any(part in name for part in STATE)}
 
 
+def test_decoder_phase_leaves_out_what_options_add_to_the_state_stream() -> None:
+    spec = replace(DEBUG, decoder=replace(DEBUG.decoder, state_norm="own", state_projection="each"))
+    glp = init_model(spec)
+    assert set(prepare(glp, PHASES["decoder"], ())) == learning("decoder")
+    assert any(name.endswith("state_norm.weight") for name, _ in glp.named_parameters())
+
+
 def test_joint_phase_trains_the_queries_and_the_whole_decoder() -> None:
     names = {f"decoder.{name}" for name, _ in init_model(DEBUG).decoder.named_parameters()}
     assert learning("joint", ("decoder",)) == names | {"backbone.query_embed"}

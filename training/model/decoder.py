@@ -1,6 +1,7 @@
 """g: Wan2.1's diffusion transformer with a noise level a latent frame, a text and a state a chunk, and PAN's second cross-attention stream.
 
-Parameters bear Wan's own names, so that its weights load as they are; PAN adds `state_proj`, `blocks.i.state_attn` and `blocks.i.state_out`.
+Parameters bear Wan's own names, so that its weights load as they are; PAN adds `state_proj`, `blocks.i.state_attn` and `blocks.i.state_out`,
+and by option `blocks.i.state_norm`, or a `blocks.i.state_proj` in the place of the shared one.
 Norms, modulation and everything about time are computed in float32 whatever the weights are, and rounded once; the matrix products are in the weights' dtype.
 
 Tensor names end in their shape: B batch, C latent channels, F latent frames, H W latent rows and columns, P tokens in a frame, L = F*P tokens, D width,
@@ -96,13 +97,16 @@ class Block(nn.Module):
         if spec.state_dim is not None:
             self.state_attn = CrossAttention(spec.dim, spec.heads, spec.eps)
             self.state_out = nn.Linear(spec.dim, spec.dim)
+            self.state_norm = nn.LayerNorm(spec.dim, spec.eps) if spec.state_norm == "own" else None
+            self.state_proj = nn.Linear(spec.state_dim, spec.dim) if spec.state_projection == "each" else None
 
     def forward(self, x_BFPD: Tensor, time_BF6D: Tensor, text_BGND: Tensor, state_BGQD: Tensor | None, table: Tensor, layout: Layout, first: int = 0) -> Tensor:
         """The frames from `first` on, [B, F - first, P, D]: those before only lend their keys and values.
 
         Args:
             time_BF6D: the projected time, float32.
-            text_BGND: the embedded texts, state_BGQD: the projected states; None leaves the state's stream out.
+            text_BGND: the embedded texts, state_BGQD: the projected states, or the states as they are where the block projects them itself; None
+                leaves the state's stream out.
             table: `rotary_table`.
             first: a group's first frame.
         """
@@ -111,9 +115,11 @@ class Block(nn.Module):
         if first:
             x_BFPD, gate1, shift2, scale2, gate2 = (part[:, first:] for part in (x_BFPD, gate1, shift2, scale2, gate2))
         x_BFPD = gated(x_BFPD, mixed, gate1)
-        asking = layer_normed(self.norm3, x_BFPD)
+        before, asking = x_BFPD, layer_normed(self.norm3, x_BFPD)
         x_BFPD = x_BFPD + self.cross_attn(asking, text_BGND, layout, first)
         if state_BGQD is not None:
+            asking = asking if self.state_norm is None else layer_normed(self.state_norm, before)
+            state_BGQD = state_BGQD if self.state_proj is None else self.state_proj(state_BGQD)
             x_BFPD = x_BFPD + self.state_out(self.state_attn(asking, state_BGQD, layout, first))
         return gated(x_BFPD, self.ffn(modulated(x_BFPD, shift2, scale2, self.eps)), gate2)
 
@@ -150,8 +156,7 @@ class Decoder(nn.Module):
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(spec.dim, 6 * spec.dim))
         self.blocks = nn.ModuleList(Block(spec, backend) for _ in range(spec.layers))
         self.head = Head(spec)
-        if spec.state_dim is not None:
-            self.state_proj = nn.Linear(spec.state_dim, spec.dim)
+        self.state_proj = nn.Linear(spec.state_dim, spec.dim) if spec.state_dim is not None and spec.state_projection == "shared" else None
         self.initialise()
 
     def forward(
@@ -184,7 +189,8 @@ class Decoder(nn.Module):
         x_BFPD, size_FRC = self.patches(latents_BCFHW.to(dtype))
         time_BFD, time_BF6D = self.times(timestep_BF)
         text = self.text_embedding(text_BGND.to(dtype))
-        state = None if state_BGQS is None else self.state_proj(state_BGQS.to(dtype))
+        state = None if state_BGQS is None else state_BGQS.to(dtype)
+        state = state if state is None or self.state_proj is None else self.state_proj(state)
         table = self.turns(size_FRC, first_frame, x_BFPD)
         for index, block in enumerate(self.blocks):
             x_BFPD = block(x_BFPD, time_BF6D, text, state, table, layout, skipped if index == len(self.blocks) - 1 else 0)
@@ -228,6 +234,12 @@ class Decoder(nn.Module):
         nn.init.zeros_(self.head.head.weight)
         self.start_state_stream()
 
+    def state_projections(self) -> list[nn.Linear]:
+        """What brings a state to the decoder's width: one for all blocks, one for each, or none without a state stream."""
+        if self.spec.state_dim is None:
+            return []
+        return [self.state_proj] if self.state_proj is not None else [block.state_proj for block in self.blocks]
+
     def start_state_stream(self) -> None:
         """Makes the state's stream a copy of the text's with an output of zero: the decoder then computes what it did without it.
 
@@ -235,6 +247,8 @@ class Decoder(nn.Module):
         """
         for block in self.blocks if self.spec.state_dim is not None else ():
             block.state_attn.load_state_dict(block.cross_attn.state_dict())
+            if block.state_norm is not None:
+                block.state_norm.load_state_dict(block.norm3.state_dict())
             nn.init.zeros_(block.state_out.weight)
             nn.init.zeros_(block.state_out.bias)
 

@@ -79,7 +79,8 @@ def _embedding_products(spec: DecoderSpec, tokens: int, frames: int, contexts: i
     dim, volume = spec.dim, math.prod(spec.patch)
     patches = tokens * volume * dim * (spec.in_channels + spec.out_channels)
     texts = contexts * spec.text_tokens * dim * (spec.text_dim + dim)
-    states = contexts * spec.queries * (spec.state_dim or 0) * dim if state else 0
+    projections = spec.layers if spec.state_projection == "each" else 1
+    states = projections * contexts * spec.queries * (spec.state_dim or 0) * dim if state else 0
     return float(patches + texts + states + frames * dim * (spec.freq_dim + 7 * dim))
 
 

@@ -1,6 +1,7 @@
 """The decoder's parameters by name: Wan's official names, which are ours, and diffusers' for the same; and the list of all of them with their shapes.
 
-PAN's own (`state_proj`, `blocks.i.state_attn`, `blocks.i.state_out`) have no place in either: they keep their names in both.
+PAN's own (`state_proj`, `blocks.i.state_attn`, `blocks.i.state_out`; by option `blocks.i.state_norm`, `blocks.i.state_proj`) have no place in either: they keep
+their names in both.
 Source: Wan-Video/Wan2.1, wan/modules/model.py, and huggingface/diffusers, transformer_wan.py: the parameters' names there.
 """
 
@@ -30,7 +31,7 @@ _OUTSIDE = {
 }
 _ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0", "norm_q": "norm_q", "norm_k": "norm_k"}
 _IMAGE = {"k_img": "add_k_proj", "v_img": "add_v_proj", "norm_k_img": "norm_added_k"}
-_STATE = (*(f"state_attn.{part}" for part in _ATTENTION), "state_out")
+_STATE = (*(f"state_attn.{part}" for part in _ATTENTION), "state_out", "state_norm", "state_proj")
 _INSIDE = {
     **{f"self_attn.{ours}": f"attn1.{theirs}" for ours, theirs in _ATTENTION.items()},
     **{f"cross_attn.{ours}": f"attn2.{theirs}" for ours, theirs in {**_ATTENTION, **_IMAGE}.items()},
@@ -104,7 +105,7 @@ def decoder_shapes(spec: DecoderSpec) -> dict[str, tuple[int, ...]]:
         **linear("head.head", dim, spec.out_channels * spec.patch[0] * spec.patch[1] * spec.patch[2]),
         "head.modulation": (1, 2, dim),
     }
-    if spec.state_dim is not None:
+    if spec.state_dim is not None and spec.state_projection == "shared":
         shapes |= linear("state_proj", spec.state_dim, dim)
     block = _block_shapes(spec)
     return shapes | {f"blocks.{index}.{name}": shape for index in range(spec.layers) for name, shape in block.items()}
@@ -119,6 +120,10 @@ def _block_shapes(spec: DecoderSpec) -> dict[str, tuple[int, ...]]:
         shapes |= {f"{stream}.norm_q.weight": (dim,), f"{stream}.norm_k.weight": (dim,)}
     if spec.state_dim is not None:
         shapes |= _linear("state_out", dim, dim)
+        if spec.state_norm == "own":
+            shapes |= {"state_norm.weight": (dim,), "state_norm.bias": (dim,)}
+        if spec.state_projection == "each":
+            shapes |= _linear("state_proj", spec.state_dim, dim)
     return {**shapes, **_linear("ffn.0", dim, spec.ffn), **_linear("ffn.2", spec.ffn, dim)}
 
 

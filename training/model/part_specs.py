@@ -42,6 +42,10 @@ class DecoderSpec:
     state_dim: int | None = 3584
     """Width of a state's queries; None for a decoder without a state stream (PAN's first phase, Wan itself)."""
     queries: int = 256
+    state_norm: Literal["shared", "own"] = "shared"
+    """What the state's stream asks from: `norm3`, as the text's, or a norm of its own that begins as a copy of it. The paper does not say."""
+    state_projection: Literal["shared", "each"] = "shared"
+    """One linear map from states to the decoder's width for all blocks, or one for each block. The paper does not say."""
 
     def __post_init__(self) -> None:
         _above_0("decoder", self, "dim", "ffn", "heads", "layers", "text_tokens", "freq_dim", "queries")
@@ -128,6 +132,8 @@ class BackboneSpec:
     max_rounds: int = 10
     feedback: Literal["queries", "hidden"] = "queries"
     """What later rounds find at an earlier round's queries: the queries themselves, or the state that was predicted there."""
+    final_norm: bool = True
+    """Are states the hidden states behind the language model's final norm, or those before it? The paper does not say."""
     system: str = "You are a helpful assistant."
     """Qwen's own system prompt."""
     lm_head: bool = False

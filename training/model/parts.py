@@ -112,7 +112,7 @@ def all_but(names: Collection[str]) -> Callable[[str], bool]:
 def own_names(part: str) -> Callable[[str], bool]:
     """Which of a part's parameters are PAN's, and in nobody else's files."""
     if part == "decoder":
-        return lambda name: name.startswith("state_proj.") or ".state_attn." in name or ".state_out." in name
+        return lambda name: name.startswith("state_proj.") or any(f".{own}." in name for own in ("state_attn", "state_out", "state_norm", "state_proj"))
     return (lambda name: name == QUERIES) if part == "backbone" else _nothing
 
 
@@ -140,10 +140,11 @@ def begin(part: str, module: nn.Module, left: Collection[str], seed: int) -> Non
             queries.copy_(torch.randn(queries.shape, generator=random) * spec.query_std)
         if part == "decoder" and left:
             assert isinstance(module, Decoder)
-            weight = module.state_proj.weight
-            bound = (6 / sum(weight.shape)) ** 0.5  # Xavier's, as all of the decoder's linear maps
-            weight.copy_((torch.rand(weight.shape, generator=random) * 2 - 1) * bound)
-            module.state_proj.bias.zero_()
+            for projection in module.state_projections():
+                weight = projection.weight
+                bound = (6 / sum(weight.shape)) ** 0.5  # Xavier's, as all of the decoder's linear maps
+                weight.copy_((torch.rand(weight.shape, generator=random) * 2 - 1) * bound)
+                projection.bias.zero_()
             module.start_state_stream()
 
 

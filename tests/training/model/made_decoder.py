@@ -12,6 +12,8 @@ from training.model.spec import SPECS, DecoderSpec
 SPEC = SPECS["debug"].decoder
 STATELESS = replace(SPEC, state_dim=None)
 """The debug decoder as Wan has it."""
+OWN_NORM, EACH, BOTH = replace(SPEC, state_norm="own"), replace(SPEC, state_projection="each"), replace(SPEC, state_norm="own", state_projection="each")
+"""The debug decoder with a norm of the state's own, with a projection of states in each block, and with both."""
 
 
 def decoder_of(spec: DecoderSpec, dtype: torch.dtype = torch.float64, seed: int = 0) -> Decoder:

@@ -162,6 +162,19 @@ def test_a_model_begins_with_its_makers_weights_and_a_state_stream_that_adds_not
     assert not torch.equal(start_model(DEBUG, makers, tokenizers={}, seed=2).backbone.query_embed, queries)
 
 
+def test_a_state_stream_with_options_begins_saves_and_opens(makers: dict[str, Path], tmp_path: Path) -> None:
+    spec = replace(DEBUG, decoder=replace(DEBUG.decoder, state_norm="own", state_projection="each"))
+    model = start_model(spec, makers, tokenizers={}, seed=1)
+    first, second = model.decoder.blocks[:2]
+    assert torch.equal(first.state_norm.weight, first.norm3.weight)
+    assert 0.5 * (6 / 128) ** 0.5 < first.state_proj.weight.abs().max() <= (6 / 128) ** 0.5
+    assert not torch.equal(first.state_proj.weight, second.state_proj.weight)
+    assert first.state_proj.bias.abs().max() == 0
+    save_model(tmp_path / "model", model)
+    assert read_spec(tmp_path / "model") == spec
+    assert same(open_model(tmp_path / "model"), model)
+
+
 def test_a_decoder_of_the_first_phase_is_a_source_too(makers: dict[str, Path], tmp_path: Path) -> None:
     first = init_model(TEXTS, seed=8)
     save_model(tmp_path / "first", first)

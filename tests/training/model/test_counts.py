@@ -12,7 +12,15 @@ from training.model.spec import SPECS, BackboneSpec, VaeSpec
 
 STAGE_ONE = replace(SPECS["pan_14b"], name="pan_14b_stage_one", decoder=replace(SPECS["pan_14b"].decoder, state_dim=None))
 SMALL = replace(SPECS["debug"], name="4x4x4", vae=replace(SPECS["debug"].vae, spatial=4, base_dim=24))
-ALL = [*SPECS.values(), STAGE_ONE, SMALL]
+OPTIONS = [
+    replace(SPECS[name], name=f"{name} {changes}", decoder=replace(SPECS[name].decoder, **changes))
+    for name, changes in (
+        ("debug", {"state_norm": "own"}),
+        ("debug", {"state_projection": "each"}),
+        ("pan_14b", {"state_norm": "own", "state_projection": "each"}),
+    )
+]
+ALL = [*SPECS.values(), STAGE_ONE, SMALL, *OPTIONS]
 
 
 @pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.name)
@@ -38,6 +46,12 @@ def test_published_figures() -> None:
     assert counts.vision_tower(qwen) / 1e9 == pytest.approx(0.677, abs=0.0005)
     assert counts.language_model(qwen) / 1e9 == pytest.approx(7.071, abs=0.0005)
     assert (counts.backbone(qwen) - counts.backbone(BackboneSpec())) / 1e9 == pytest.approx(0.545, abs=0.0005)
+
+
+def test_what_the_options_of_the_states_stream_cost() -> None:
+    plain = SPECS["pan_14b"].decoder
+    assert counts.decoder(replace(plain, state_norm="own")) - counts.decoder(plain) == 40 * 2 * 5120
+    assert counts.decoder(replace(plain, state_projection="each")) - counts.decoder(plain) == 39 * (3584 * 5120 + 5120)
 
 
 def test_a_block_is_a_block() -> None:

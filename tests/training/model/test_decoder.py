@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from tests.training.model.made_decoder import SPEC, STATELESS, decoder_of, window_of
+from tests.training.model.made_decoder import BOTH, EACH, OWN_NORM, SPEC, STATELESS, decoder_of, window_of
 from training.model.attention import Backend, Layout
 from training.model.decoder import Block, Decoder, Outputs, sinusoid
+from training.model.spec import DecoderSpec
 
 LAYOUT = Layout(1, (2, 2))
 COND, A, B = slice(0, 1), slice(1, 3), slice(3, 5)
@@ -138,6 +139,44 @@ def test_a_new_state_stream_leaves_the_pretrained_decoder_as_it_was() -> None:
         assert torch.equal(decoder(**window, layout=LAYOUT), expected)
         assert torch.equal(decoder(**window | {"state_BGQS": None}, layout=LAYOUT), expected)
         assert not torch.equal(decoder_of(SPEC)(**window, layout=LAYOUT), expected)
+
+
+@pytest.mark.parametrize("spec", [OWN_NORM, EACH, BOTH], ids=["own norm", "each", "both"])
+def test_the_states_options_begin_as_the_default_and_leave_it(spec: DecoderSpec) -> None:
+    """With the same numbers in them they compute what the shared norm and projection do; a number changed in theirs changes the velocity."""
+    plain, other, window = decoder_of(SPEC), decoder_of(spec, seed=1), window_of(SPEC, LAYOUT)
+    missing, surplus = other.load_state_dict(plain.state_dict(), strict=False)
+    expected_new = [("state_norm", spec.state_norm == "own"), ("state_proj", spec.state_projection == "each")]
+    assert {name.split(".")[2] for name in missing} == {name for name, there in expected_new if there}
+    assert surplus == (["state_proj.weight", "state_proj.bias"] if spec.state_projection == "each" else [])
+    own = [part for block in other.blocks for part in (block.state_norm, block.state_proj) if part is not None]
+    with torch.no_grad():
+        for block in other.blocks:
+            if block.state_norm is not None:
+                block.state_norm.load_state_dict(block.norm3.state_dict())
+        for projection in other.state_projections():
+            projection.load_state_dict(plain.state_proj.state_dict())
+        expected = plain(**window, layout=LAYOUT)
+        assert torch.equal(other(**window, layout=LAYOUT), expected)
+        for part in own:
+            kept = part.weight.clone()
+            part.weight.mul_(1.5)
+            assert (other(**window, layout=LAYOUT) - expected).abs().max() > 1e-4
+            part.weight.copy_(kept)
+    grads = gradients(other, window)
+    assert all(grad.abs().max() > 0 for name, grad in grads.items() if not name.endswith("k.bias"))
+
+
+@pytest.mark.parametrize("spec", [OWN_NORM, EACH, BOTH], ids=["own norm", "each", "both"])
+def test_a_new_state_stream_with_options_adds_nothing_at_first(spec: DecoderSpec) -> None:
+    decoder, window, bare = decoder_of(spec), window_of(SPEC, LAYOUT), Decoder(STATELESS).double()
+    decoder.start_state_stream()
+    assert bare.load_state_dict(decoder.state_dict(), strict=False)[0] == []
+    for block in decoder.blocks:
+        assert block.state_norm is None or (torch.equal(block.state_norm.weight, block.norm3.weight) and block.state_norm.weight is not block.norm3.weight)
+        assert block.state_norm is None or torch.equal(block.state_norm.bias, block.norm3.bias)
+    with torch.no_grad():
+        assert torch.equal(decoder(**window, layout=LAYOUT), bare(**window | {"state_BGQS": None}, layout=LAYOUT))
 
 
 def test_the_state_stream_begins_as_a_copy_of_the_texts() -> None:

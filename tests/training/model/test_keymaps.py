@@ -5,20 +5,31 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.training.model.made_decoder import SPEC, decoder_of
+from tests.training.model.made_decoder import BOTH, EACH, OWN_NORM, SPEC, decoder_of
 from training.model.decoder import Decoder
 from training.model.keymaps import decoder_shapes, from_diffusers, renamed, to_diffusers
+from training.model.parts import own_names
 from training.model.spec import SPECS
 
 WIDE = SPECS["pan_14b"].decoder
 WAN_14B = replace(WIDE, state_dim=None)
 
 
-@pytest.mark.parametrize("spec", [WIDE, WAN_14B, SPEC, SPECS["pandora_recipe"].decoder], ids=["PAN 14B", "Wan 14B", "debug", "Pandora"])
-def test_the_list_is_the_modules(spec: object) -> None:
+LISTED = {"PAN 14B": WIDE, "Wan 14B": WAN_14B, "debug": SPEC, "Pandora": SPECS["pandora_recipe"].decoder, "own norm": OWN_NORM, "each": EACH, "both": BOTH}
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_the_list_is_the_modules(name: str) -> None:
+    spec = LISTED[name]
     with torch.device("meta"):
-        module = Decoder(spec)  # type: ignore[arg-type]
-    assert {name: tuple(weight.shape) for name, weight in module.state_dict().items()} == decoder_shapes(spec)  # type: ignore[arg-type]
+        module = Decoder(spec)
+    shapes = {name: tuple(weight.shape) for name, weight in module.state_dict().items()}
+    assert shapes == decoder_shapes(spec)
+    there = renamed(shapes, to_diffusers)
+    assert renamed(there, from_diffusers) == shapes
+    ours = {name for name in shapes if own_names("decoder")(name)}
+    assert ours == shapes.keys() - decoder_shapes(replace(spec, state_dim=None)).keys()
+    assert ours <= there.keys()
 
 
 def test_diffusers_has_the_same_names_and_shapes_at_14b() -> None:
