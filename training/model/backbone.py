@@ -143,7 +143,7 @@ class Backbone(nn.Module):
         return self
 
     def forward(self, dialogues: Sequence[Dialogue]) -> Any:
-        """The state that each round leads to, as the language model's last hidden states (behind its final norm) at the queries' places.
+        """The state that each round leads to, as the language model's last hidden states at the queries' places (behind its final norm, if `spec.final_norm`).
 
         Teacher forcing: what is seen in round r is given, and the states are those that a session finds step by step.
 
@@ -160,7 +160,7 @@ class Backbone(nn.Module):
         if self.spec.feedback == "hidden":
             each = [self.answer(script, seen, 0, new_cache())[0] for script, seen in zip(scripts, features, strict=True)]
         else:
-            hidden_BLS = self._heard(scripts, features)
+            hidden_BLS = self._heard(scripts, features, self.spec.final_norm)
             each = [_at_queries(hidden_LS, script) for hidden_LS, script in zip(hidden_BLS, scripts, strict=True)]
         return pad_sequence(each, batch_first=True)
 
@@ -215,16 +215,16 @@ class Backbone(nn.Module):
         )
         embeds_LS, where_3L, behind = self._embedded(script, features, begin)
         if self.spec.feedback == "queries":
-            return _at_queries(self._listen(embeds_LS[None], where_3L[:, None], cache)[0], script), behind
+            return _at_queries(self._listen(embeds_LS[None], where_3L[:, None], cache, self.spec.final_norm)[0], script), behind
         states, done = [], 0
         for asked in places([turn.queries for turn in script], script).view(-1, self.spec.queries).tolist():
             first, stop = asked[0], asked[-1] + 1
-            hidden_LS = self._listen(embeds_LS[None, done:stop], where_3L[:, None, done:stop], cache)[0]
+            hidden_LS = self._listen(embeds_LS[None, done:stop], where_3L[:, None, done:stop], cache, self.spec.final_norm)[0]
             states.append(hidden_LS[first - done :])
             cache.crop(-self.spec.queries)
-            self._listen(states[-1][None], where_3L[:, None, first:stop], cache)
+            self._listen(states[-1][None], where_3L[:, None, first:stop], cache, self.spec.final_norm)
             done = stop
-        self._listen(embeds_LS[None, done:], where_3L[:, None, done:], cache)
+        self._listen(embeds_LS[None, done:], where_3L[:, None, done:], cache, self.spec.final_norm)
         return torch.stack(states), behind
 
     def session(self) -> "BackboneSession":
@@ -241,17 +241,23 @@ class Backbone(nn.Module):
         seen = iter(self.look([r.sight for dialogue in dialogues for r in dialogue.rounds]))
         return [turns(dialogue, self.spec, self.tokenizer) for dialogue in dialogues], [[next(seen) for _ in dialogue.rounds] for dialogue in dialogues]
 
-    def _heard(self, scripts: Sequence[Sequence[Turn]], features: Sequence[Sequence[Any]]) -> Any:
+    def _heard(self, scripts: Sequence[Sequence[Turn]], features: Sequence[Sequence[Any]], normed: bool = True) -> Any:
         """hidden_BLS of whole dialogues; shorter ones are filled up at the end, where no token of theirs can look: no mask is needed."""
         embedded = [self._embedded(script, seen, 0) for script, seen in zip(scripts, features, strict=True)]
         embeds_BLS = pad_sequence([embeds_LS for embeds_LS, _, _ in embedded], batch_first=True)
         where_BL3 = pad_sequence([where_3L.T for _, where_3L, _ in embedded], batch_first=True)
-        return self._listen(embeds_BLS, where_BL3.permute(2, 0, 1), None)
+        return self._listen(embeds_BLS, where_BL3.permute(2, 0, 1), None, normed)
 
-    def _listen(self, embeds_BLS: Any, where_3BL: Any, cache: Any) -> Any:
-        """The language model's last hidden states, behind its final norm."""
-        language = self.model.language_model
-        return language(inputs_embeds=embeds_BLS, position_ids=where_3BL, past_key_values=cache, use_cache=cache is not None).last_hidden_state
+    def _listen(self, embeds_BLS: Any, where_3BL: Any, cache: Any, normed: bool = True) -> Any:
+        """The language model's last hidden states, behind its final norm or before it."""
+        language, before = self.model.language_model, []
+        hook = None if normed else language.norm.register_forward_pre_hook(lambda _, given: before.append(given[0]))
+        try:
+            heard = language(inputs_embeds=embeds_BLS, position_ids=where_3BL, past_key_values=cache, use_cache=cache is not None)
+        finally:
+            if hook is not None:
+                hook.remove()
+        return heard.last_hidden_state if normed else before[0]
 
     def _ids(self, script: Sequence[Turn]) -> Any:
         return torch.tensor([number for turn in script for number in turn.ids], device=self.query_embed.device)

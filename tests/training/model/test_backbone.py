@@ -74,6 +74,20 @@ def test_a_state_depends_on_its_past_alone(feedback: str) -> None:
             assert ((other[changed:] - states[changed:]).abs().amax(dim=(1, 2)) > 1e-2).all()
 
 
+def test_states_before_the_final_norm() -> None:
+    """The norm of them is the default's states; words are still read behind it, and the queries still learn."""
+    raw, said = lively(spec(final_norm=False, lm_head=True)), [dialogue(0, 2), dialogue(3, 1)]
+    with torch.no_grad():
+        states = raw(said)
+        expected = lively(spec(lm_head=True))(said)
+        assert (raw.model.language_model.norm(states) - expected).abs().max() <= 1e-5
+        assert (states - expected).abs().max() > 0.1
+        assert torch.equal(raw.caption_loss(said), lively(spec(lm_head=True)).caption_loss(said))
+    raw(said).square().sum().backward()
+    assert raw.query_embed.grad.abs().max() > 0
+    assert all(weight.grad is None for name, weight in raw.named_parameters() if name != "query_embed")
+
+
 def test_what_is_seen_and_when_tells(backbone: Backbone) -> None:
     rounds = shown(1, 2)
     with torch.no_grad():

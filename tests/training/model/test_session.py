@@ -27,9 +27,10 @@ def walked(backbone: Backbone, rounds: list[Any]) -> BackboneSession:
     return session
 
 
+@pytest.mark.parametrize("final_norm", [True, False])
 @pytest.mark.parametrize("feedback", ["queries", "hidden"])
-def test_step_by_step_is_the_whole_forward(feedback: str) -> None:
-    backbone = lively(spec(feedback=feedback))
+def test_step_by_step_is_the_whole_forward(feedback: str, final_norm: bool) -> None:
+    backbone = lively(spec(feedback=feedback, final_norm=final_norm))
     rounds = shown(1, 5)
     with torch.no_grad():
         whole = backbone([told(rounds)])[0]
