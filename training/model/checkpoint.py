@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,8 @@ def open_model(folder: Path, device: Any = "cpu", dtype: Any = None) -> GLP:
 
     Args:
         device: where the weights go as they are read.
-        dtype: of the weights; None: as stored. The autoencoder stays as stored: Wan's is published, and run, in float32.
+        dtype: of the weights; None: as stored. The autoencoder stays as stored: Wan's is published, and run, in float32. What the decoder computes in
+            float32 anyway (norms, modulation, time) is not rounded to a narrower one, as in diffusers.
 
     Raises:
         ValueError: model.json is missing, has an unknown key or does not fit the files.
@@ -122,6 +124,8 @@ def open_part(folder: Path, part: str, device: Any = "cpu", dtype: Any = None) -
     told: Part = getattr(card, part)
     with empty_weights():
         module = build_part(card.model, part, folder / part if told.tokenizer else None)
+    if part == "decoder" and dtype is not None and dtype.itemsize < 4:
+        dtype = partial(_kept_wide, dtype)
     if told.source is None:
         fill(part, module, folder / part, device=device, dtype=dtype)
         return module
@@ -129,6 +133,13 @@ def open_part(folder: Path, part: str, device: Any = "cpu", dtype: Any = None) -
     if left:
         load(weights_of(module), folder / part, device=device, dtype=dtype, absent=all_but(left))
     return module
+
+
+def _kept_wide(dtype: Any, name: str) -> Any:
+    """The dtype of a decoder's parameter in a model of a narrow `dtype`. Source: huggingface/diffusers, transformer_wan.py: what stays float32
+    there; here also the norms of queries and keys.
+    """
+    return torch.float32 if any(kind in name for kind in ("norm", "modulation", "time_embedding")) else dtype
 
 
 def _save_part(folder: Path, part: str, module: nn.Module, source: Path | None, dtype: Any) -> Part:

@@ -9,7 +9,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 
+from tests.training.model.made_decoder import decoder_of, window_of
 from training.model import checkpoint
+from training.model.attention import Layout
 from training.model.card import CARD, parts_of
 from training.model.checkpoint import init_model, open_model, read_spec, save_model, start_model
 from training.model.glp import GLP
@@ -69,7 +71,32 @@ def test_the_dtype_is_all_parts_but_the_autoencoders_and_tables_stay_wide(folder
     kinds = {name.partition(".")[0]: parameter.dtype for name, parameter in model.named_parameters()}
     assert kinds == {"decoder": torch.bfloat16, "vae": torch.float32, "text": torch.bfloat16, "backbone": torch.bfloat16}
     assert {buffer.dtype for _, buffer in model.backbone.named_buffers()} <= {torch.float32, torch.int64}
-    assert torch.equal(model.decoder.head.modulation, glp.decoder.head.modulation.bfloat16())
+    assert torch.equal(model.decoder.head.head.weight, glp.decoder.head.head.weight.bfloat16())
+    assert torch.equal(model.decoder.head.modulation, glp.decoder.head.modulation)
+    kept = {name for name, parameter in model.decoder.named_parameters() if parameter.dtype == torch.float32}
+    assert {name.rpartition("blocks.0.")[2] for name in kept if not name.startswith("blocks.1.")} == {
+        "head.modulation",
+        "modulation",
+        *(f"time_embedding.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")),
+        *(f"{stream}_attn.norm_{part}.weight" for stream in ("self", "cross", "state") for part in "qk"),
+        "norm3.weight",
+        "norm3.bias",
+    }
+
+
+def test_a_narrow_decoder_is_near_with_what_is_kept_wide(tmp_path: Path) -> None:
+    glp, layout = init_model(DEBUG), Layout(1, (2, 2))
+    glp.decoder.load_state_dict(decoder_of(DEBUG.decoder, torch.float32).state_dict())
+    save_model(tmp_path / "model", glp)
+    kept = open_model(tmp_path / "model", "cpu", torch.bfloat16).decoder
+    window = window_of(DEBUG.decoder, layout, torch.float32, batch=4)
+    with torch.no_grad():
+        truth, got = glp.decoder(**window, layout=layout), kept(**window, layout=layout)
+        rounded = glp.decoder.bfloat16()(**window, layout=layout)
+    near, far = ((each.float() - truth).norm() / truth.norm() for each in (got, rounded))
+    assert got.dtype == torch.bfloat16
+    assert near <= 1.02 * far  # most of the error is of the matrix products
+    assert near <= 2e-2
 
 
 def test_files_may_be_of_a_narrower_dtype(glp: GLP, tmp_path: Path) -> None:
