@@ -117,6 +117,15 @@ _DEBUG = ModelSpec(
     height=64,
     width=64,
 )
+# The miniature for films of the block world: its text stream hears a whole action (two pushes have 56 bytes, 88 with a camera that pans), and its chunk of
+# 8 frames lasts as long as an action does in curated films, 2.5 s.
+_BLOCKWORLD = replace(
+    _DEBUG,
+    name="blockworld",
+    decoder=replace(_DEBUG.decoder, text_tokens=96),
+    text=replace(_DEBUG.text, tokens=96),
+    chunks=ChunkSpec(chunk_latents=2, fps=3.2),
+)
 _PAN_14B = ModelSpec(name="pan_14b", decoder=DecoderSpec(dim=5120, ffn=13824, heads=40, layers=40))
 _PAN_1_3B = replace(_PAN_14B, name="pan_1_3b", decoder=DecoderSpec(dim=1536, ffn=8960, heads=12, layers=30))
 
@@ -133,7 +142,7 @@ _PANDORA = _pandora(_PAN_1_3B, "pandora_recipe", ChunkSpec(chunk_latents=4, wind
 _SMALL = QFormerSpec(queries=6, hidden=32, layers=2, heads=2, intermediate=64)
 _PANDORA_DEBUG = _pandora(_DEBUG, "pandora_debug", ChunkSpec(chunk_latents=2, window_chunks=1, fps=8.0), _SMALL, 8)
 
-SPECS: Mapping[str, ModelSpec] = MappingProxyType({spec.name: spec for spec in (_DEBUG, _PAN_1_3B, _PAN_14B, _PANDORA, _PANDORA_DEBUG)})
+SPECS: Mapping[str, ModelSpec] = MappingProxyType({spec.name: spec for spec in (_DEBUG, _BLOCKWORLD, _PAN_1_3B, _PAN_14B, _PANDORA, _PANDORA_DEBUG)})
 """The models by name.
 
 Source of Pandora's numbers: arXiv 2406.09455 and maitrix-org/Pandora: 64 queries; 16 frames a round at 8 a second after the last 4, one latent frame.
