@@ -184,10 +184,15 @@ class ChunkSampler:
 
     def _done(self, chunk: Chunk) -> Chunk:
         """With the condition for what follows; a solver's memory is not needed any more."""
+        progress = Progress(chunk.latents_BCFHW, chunk.progress.step)
+        return replace(chunk, progress=progress, condition_BCFHW=self._condition(chunk, "condition"))
+
+    def _condition(self, chunk: Chunk, use: str) -> Tensor:
+        """A done chunk's last latent frames with the condition's noise, drawn for this use; chunk 0 is the image."""
         last, frames = chunk.latents_BCFHW, self.spec.cond_latents
-        sigma = torch.full((1, frames), cond_sigma(self.plan, self.schedule), dtype=torch.float64, device=last.device)
-        condition = noised(last[:, :, -frames:], self.noise("condition", chunk.number, last, frames), sigma)
-        return replace(chunk, progress=Progress(last, chunk.progress.step), condition_BCFHW=condition)
+        share = cond_sigma(self.plan, self.schedule, first=chunk.number == 0)
+        sigma = torch.full((1, frames), share, dtype=torch.float64, device=last.device)
+        return noised(last[:, :, -frames:], self.noise(use, chunk.number, last, frames), sigma)
 
     def _extended(self, past: Past, chunk: Chunk) -> Past:
         """The past with `chunk`, and without what nothing can depend on any more."""
@@ -200,19 +205,20 @@ class ChunkSampler:
         while last > 1 and steps[0] + self.stride < self.solver.steps:  # the chunk before, as it was when it stood one place further up
             last, steps = last - 1, [steps[0] + self.stride, *steps]
         window = [chunks[number] for number in range(last, newest + 1)]
-        condition = chunks[last - 1].condition_BCFHW
+        before = chunks[last - 1]
+        condition = self._condition(before, f"condition/{steps[0]}") if self.plan.cond_redrawn else before.condition_BCFHW
         assert condition is not None
         shown = [self._before(chunk, step) for chunk, step in zip(window, steps, strict=True)]
         contexts = [chunk.context for chunk in window if chunk.context is not None]
-        velocity = self._guided(torch.cat([condition, *shown], 2), steps, contexts, len(active))
+        velocity = self._guided(torch.cat([condition, *shown], 2), steps, contexts, len(active), first=before.number == 0)
         return list(velocity.split(self.chunk_latents, 2)[-len(active) :])
 
     def _before(self, chunk: Chunk, step: int) -> Tensor:
         """A chunk's latents before `step`."""
         return chunk.latents_BCFHW if step == chunk.progress.step else chunk.seen[step - self.stride]
 
-    def _guided(self, window_BCFHW: Tensor, steps: Sequence[int], contexts: Sequence[Context], active: int) -> Tensor:
-        """The velocity of the window's last chunks, `active` of them at least; its chunks stand at `steps`."""
+    def _guided(self, window_BCFHW: Tensor, steps: Sequence[int], contexts: Sequence[Context], active: int, first: bool) -> Tensor:
+        """The velocity of the window's last chunks, `active` of them at least; its chunks stand at `steps`; `first`: its condition is the image."""
         sigma_BG = self.solver.sigmas[list(steps)].to(window_BCFHW.device)[None]
         if self.plan.joint:
             sigma_BG, contexts = sigma_BG.expand(-1, self.plan.chunks), [*contexts] * self.plan.chunks
@@ -220,8 +226,9 @@ class ChunkSampler:
             contexts = [*contexts, contexts[0].nothing()]
         outputs: Outputs = "last_chunk" if active == 1 and not self.plan.joint else "chunks"
         if self.guidance == 1.0:
-            return self.velocity(window_BCFHW, levels(self.plan, self.schedule, self.spec, sigma_BG), *_stacked([contexts]), outputs)
-        both = levels(self.plan, self.schedule, self.spec, sigma_BG.expand(2, -1))
+            one = levels(self.plan, self.schedule, self.spec, sigma_BG, first_B=torch.tensor([first]))
+            return self.velocity(window_BCFHW, one, *_stacked([contexts]), outputs)
+        both = levels(self.plan, self.schedule, self.spec, sigma_BG.expand(2, -1), first_B=torch.tensor([first, first]))
         branches = _stacked([contexts, [context.unconditional() for context in contexts]])
         conditional, unconditional = self.velocity(window_BCFHW.expand(2, -1, -1, -1, -1), both, *branches, outputs).chunk(2)
         return guided(conditional, unconditional, self.guidance)

@@ -23,6 +23,8 @@ class WindowPlan:
         cond_in_first_chunk: the condition frame and the first chunk see one another; by default it is a group of its own, as in Self-Forcing.
         cond_context: the condition frame is told the first chunk's action and state, or the null text ("null", as MAGI-1 does with clean chunks).
         cond_noise: the condition frame's noise: a trace, so that fine detail that cannot be known is not relied on.
+        first_cond_noise: that of a clip's very first image, which is given and not generated; None: the same.
+        cond_redrawn: in sampling, the condition's noise is drawn anew for each step, instead of once for its window.
         cond_space: "sigma": that is its noise share; "index": its place in the schedule, a share of 0.225 at shift 5.
         first_share: how many of the windows in training begin at a clip's first frame, and so learn to start from noise without a chunk before.
 
@@ -41,6 +43,8 @@ class WindowPlan:
     cond_in_first_chunk: bool = False
     cond_context: Literal["first_chunk", "null"] = "first_chunk"
     cond_noise: float = 0.055
+    first_cond_noise: float | None = None
+    cond_redrawn: bool = False
     cond_space: Space = "sigma"
     first_share: float = 0.25
 
@@ -49,6 +53,7 @@ class WindowPlan:
         for holds, otherwise in (
             (rising, f"offsets {self.offsets} must ascend from 0 and stay below 1, one a chunk"),
             (0 <= self.cond_noise < 1, f"cond_noise {self.cond_noise} must lie in [0, 1)"),
+            (0 <= (self.first_cond_noise or 0) < 1, f"first_cond_noise {self.first_cond_noise} must lie in [0, 1), or be none"),
             (0 <= self.first_share <= 1, f"first_share {self.first_share} must lie in [0, 1]"),
             (0 <= self.clean < max(1, self.chunks), f"clean {self.clean} of {self.chunks} chunks leaves nothing to learn"),
             (self.span == 1 or not (self.independent or self.clean), "chunks that are clean, or draw a level each, have no offsets; set them all to 0"),

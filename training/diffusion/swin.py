@@ -22,9 +22,11 @@ def layout(plan: WindowPlan, spec: ChunkSpec, chunks: int | None = None) -> Layo
     return Layout(spec.cond_latents, lengths, cond_in_first_chunk=plan.cond_in_first_chunk, causal=plan.causal, cond_context=context)
 
 
-def cond_sigma(plan: WindowPlan, schedule: NoiseSchedule) -> float:
-    """The condition frame's noise share."""
-    return plan.cond_noise if plan.cond_space == "sigma" else schedule.sigma(torch.tensor(plan.cond_noise, dtype=torch.float64)).item()
+def cond_sigma(plan: WindowPlan, schedule: NoiseSchedule, first: bool = False) -> float:
+    """The condition frame's noise share; `first`: where it is a clip's first image."""
+    noise = plan.first_cond_noise if first and plan.first_cond_noise is not None else plan.cond_noise
+    share: float = noise if plan.cond_space == "sigma" else schedule.sigma(torch.tensor(noise, dtype=torch.float64)).item()
+    return share
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def draw(plan: WindowPlan, schedule: NoiseSchedule, spec: ChunkSpec, first_B: Te
         raise ValueError(f"plan {plan.name}: a bidirectional window must hold all its chunks; make it causal, or draw no first windows")
     sigma_BG = torch.where(present_BG, sigma_BG, torch.ones_like(sigma_BG))
     sigma_BG[:, : plan.clean] = cond_sigma(plan, schedule)
-    return levels(plan, schedule, spec, sigma_BG, present_BG)
+    return levels(plan, schedule, spec, sigma_BG, present_BG, first_B1[:, 0])
 
 
 def _numbers(plan: WindowPlan, schedule: NoiseSchedule) -> int:
@@ -117,16 +119,21 @@ def _numbers(plan: WindowPlan, schedule: NoiseSchedule) -> int:
     return math.floor(schedule.steps * share + 1e-9)
 
 
-def levels(plan: WindowPlan, schedule: NoiseSchedule, spec: ChunkSpec, sigma_BG: Tensor, present_BG: Tensor | None = None) -> Levels:
+def levels(
+    plan: WindowPlan, schedule: NoiseSchedule, spec: ChunkSpec, sigma_BG: Tensor, present_BG: Tensor | None = None, first_B: Tensor | None = None
+) -> Levels:
     """Windows whose chunks have the noise shares `sigma_BG`; training draws them, sampling takes them from its grid.
 
     Args:
         sigma_BG: float64; with fewer chunks than the plan's for a window that is not full.
         present_BG: which chunks are there; all by default.
+        first_B: which windows begin at their clip's first image; none by default.
     """
     present_BG = torch.ones_like(sigma_BG, dtype=torch.bool) if present_BG is None else present_BG
     chunks = int(present_BG.any(0).sum())
     cond_BF = torch.full((len(sigma_BG), spec.cond_latents), cond_sigma(plan, schedule), dtype=torch.float64, device=sigma_BG.device)
+    if first_B is not None:
+        cond_BF[first_B.to(cond_BF.device)] = cond_sigma(plan, schedule, first=True)
     sigma_BF = torch.cat([cond_BF, sigma_BG[:, :chunks].repeat_interleave(spec.chunk_latents, 1)], 1)
     learnt_BG = present_BG[:, :chunks].clone()
     learnt_BG[:, : plan.clean] = False

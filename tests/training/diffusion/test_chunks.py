@@ -196,3 +196,27 @@ def test_the_image_is_chunk_zero() -> None:
     assert (chunk.number, chunk.context) == (0, None)
     assert torch.equal(chunk.latents_BCFHW, IMAGE)
     assert torch.equal(Progress(IMAGE).latents_BCFHW, IMAGE)
+
+
+def test_the_first_image_may_have_noise_of_its_own() -> None:
+    made = sampler(replace(PLANS["causal_swin"], first_cond_noise=0.0))
+    toy = made.velocity
+    assert isinstance(toy, Toy)
+    past = made.begin(IMAGE)
+    assert torch.equal(past[-1].condition_BCFHW, IMAGE)
+    made.following(made.following(past, context(1)), context(2))
+    told = [levels.sigma_BF[0, 0].item() for levels in toy.asked]
+    # the first chunk, and the first half of the second, which still sees the first: behind the image; the rest behind a generated frame
+    assert told == [0.0] * 12 + [0.055] * 4
+
+
+def test_the_conditions_noise_may_be_drawn_anew_each_step() -> None:
+    made = sampler(replace(PLANS["causal_swin"], cond_redrawn=True))
+    toy, contexts = made.velocity, [context(k) for k in range(1, 6)]
+    assert isinstance(toy, Toy)
+    one = interactive(made, contexts)
+    conditions = [window[0, :, 0].flatten() for window in toy.windows[:8]]
+    assert len({tuple(c.tolist()) for c in conditions}) == 8
+    two = [past[-1].latents_BCFHW for past in made.scripted(made.begin(IMAGE), contexts)]
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    assert not torch.equal(one[0], interactive(sampler(), contexts)[0])

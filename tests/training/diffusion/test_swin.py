@@ -1,5 +1,7 @@
 """Windows: PAN's levels as the paper gives them, training's levels those of sampling, and every other plan as an instance."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -159,3 +161,12 @@ def test_noised_latents_and_their_velocity() -> None:
 def test_the_same_seed_draws_the_same_levels() -> None:
     one, two = (draw(PAN, SCHEDULE, SPEC, torch.tensor([True, False]), seeded(3)) for _ in range(2))
     assert torch.equal(one.sigma_BF, two.sigma_BF)
+
+
+def test_first_windows_may_have_another_condition_noise() -> None:
+    plan = replace(PLANS["causal_swin"], first_cond_noise=0.01)
+    first = torch.tensor([True, False, True])
+    drawn = draw(plan, NoiseSchedule(), ChunkSpec(chunk_latents=2), first, torch.Generator().manual_seed(0))
+    assert drawn.sigma_BF[:, 0].tolist() == [0.01, 0.055, 0.01]
+    with pytest.raises(ValueError, match=r"first_cond_noise 1\.5"):
+        replace(plan, first_cond_noise=1.5)
