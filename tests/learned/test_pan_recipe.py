@@ -108,6 +108,7 @@ def test_with_vllms_own_server(films: Path, common: list[str], served: str, tmp_
     settings = [*common, "vlm.backend=openai", f"vlm.url={served}", "vlm.model=tiny", "vlm.choices_by=vllm", "vlm.pictures=png", "vlm.timeout_s=200"]
     rows = judged(curate(films, tmp_path, settings))
     captions_are_typed(rows, load_manifest(Storage.at(str(tmp_path))))
+    assert {record["model"] for row in rows for record in map(json.loads, row["answers"])} == {"tiny"}
 
 
 @pytest.fixture
