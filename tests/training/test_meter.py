@@ -25,6 +25,7 @@ def test_a_known_step(monkeypatch: pytest.MonkeyPatch) -> None:
     assert figures["hfu"] == pytest.approx(figures["mfu"] * 4 / 3)
     assert figures["step_s"] == 5.0
     assert figures["share_data"] == pytest.approx(0.1)
+    assert figures["mfu_ceiling_tflops"] == 1e3
     assert watch.read() == {}
 
 
@@ -44,6 +45,19 @@ def test_a_shared_window_and_no_state_are_less_work(monkeypatch: pytest.MonkeyPa
 
 def test_the_ceiling_is_measured() -> None:
     assert 1e7 < ceiling("cpu", torch.float32, 64) < 1e14
+
+
+def test_where_narrow_products_are_the_slower_ones_the_ceiling_is_float32s(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def rate(device: str, dtype: torch.dtype, size: int) -> float:
+        asked.append((device, dtype, size))
+        return 9e9 if dtype == torch.bfloat16 else 9e10
+
+    monkeypatch.setattr(meter, "_rate", rate)
+    assert ceiling.__wrapped__("cpu", torch.bfloat16) == 9e10
+    assert ceiling.__wrapped__("cuda:0", torch.bfloat16) == 9e9  # no product of the model's is wide there
+    assert asked[-1] == ("cuda:0", torch.bfloat16, 8192)
 
 
 def test_durations() -> None:

@@ -18,8 +18,8 @@ from training.data.encoder import as_video
 from training.data.index import Index
 from training.data.latent_pack import null_of
 from training.data.order import Cursor, Ints, share, shuffled, steps
-from training.data.parcel import Parcel, packed, unpacked
-from training.data.reader import Pick, Reader
+from training.data.parcel import unpacked
+from training.data.reader import Collator, Handed, Pick, Reader
 from training.data.samples import BadSample
 from training.data.windows import Batch, Phase, Piece, batched
 from training.diffusion.plan import WindowPlan
@@ -119,7 +119,7 @@ class Loader:
         self._sizes = sorted({sample.size for sample in samples})
         self._buckets = np.array([self._sizes.index(sample.size) for sample in samples], dtype=np.int64)
         self._cursor, self._begun_s, self._orders = Cursor(), 0.0, dict[int, Ints]()
-        self._stream: Iterator[Parcel] | Ahead[Parcel] | None = None
+        self._stream: Iterator[Handed] | Ahead[Handed] | None = None
         self._after: deque[tuple[int, Cursor]] = deque()
 
     @property
@@ -197,30 +197,39 @@ class Loader:
                 yield [(epoch, sample, size) for sample in [*mine, *[-1] * (self.batch - len(mine))]]
             cursor = Cursor(epoch + 1)
 
-    def _open(self) -> Iterator[Parcel] | Ahead[Parcel]:
-        """The stream of pieces: read in other processes, in order."""
+    def _open(self) -> Iterator[Handed] | Ahead[Handed]:
+        """The stream of steps: read and batched in other processes, in order, and unpacked by the thread that receives them.
+
+        The thread, not the training, since whoever unpacks while the thread receives waits for Python's lock at each tensor.
+        """
         from torch.utils.data import DataLoader
 
         ahead = {"multiprocessing_context": "spawn", "prefetch_factor": self._ahead} if self._workers else {}
-        parcels = iter(DataLoader(self._reader, batch_sampler=_Walk(self), num_workers=self._workers, collate_fn=packed, **ahead))
-        return Ahead(parcels) if self._workers else parcels
+        collate = Collator(self.index.kind, self.spec, self._null_ND)
+        handed = map(unpacked, iter(DataLoader(self._reader, batch_sampler=_Walk(self), num_workers=self._workers, collate_fn=collate, **ahead)))
+        return Ahead(handed) if self._workers else handed
 
     def _next(self) -> Batch:
         began = time.monotonic()
         if self._stream is None:
             self._stream = self._open()
-        parts = unpacked(next(self._stream))
+        handed = next(self._stream)
         epoch, cursor = self._after.popleft()
-        for part in parts:
-            if part.wrong and self._stop:
-                self.close()
-                raise BadSample(f'{part.wrong}. `pan verify` finds all such faults; a loader of bad="skip" leaves such samples out and counts them')
-            if part.wrong:
-                self.skipped[part.key] = part.wrong
-        made = batched([self._encoded(part) for part in parts], self._null_ND, self.spec, epoch)
+        if handed.wrong and self._stop:
+            self.close()
+            what = next(iter(handed.wrong.values()))
+            raise BadSample(f'{what}. `pan verify` finds all such faults; a loader of bad="skip" leaves such samples out and counts them')
+        self.skipped |= handed.wrong
+        made = self._finished(handed, epoch)
         self._cursor = cursor
         self._count(began)
         return made
+
+    def _finished(self, handed: Handed, epoch: int) -> Batch:
+        """The batch, with what did not travel."""
+        if handed.batch is None:
+            return batched([self._encoded(part) for part in handed.pieces], self._null_ND, self.spec, epoch)
+        return replace(handed.batch, window=replace(handed.batch.window, null_ND=self._null_ND), epoch=epoch)
 
     def _count(self, began: float) -> None:
         now, was = time.monotonic(), self.waiting

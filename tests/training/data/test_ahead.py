@@ -15,7 +15,8 @@ import torch
 from training.data.ahead import Ahead
 from training.data.grid import Place
 from training.data.loader import Loader
-from training.data.parcel import packed, unpacked
+from training.data.parcel import SMALL, packed, unpacked
+from training.data.reader import Collator
 from training.data.windows import Piece, blank
 from training.model.dialogue import Dialogue, Round
 from training.model.spec import SPECS
@@ -49,6 +50,29 @@ def test_a_parcel_gives_back_what_was_packed(dtype: torch.dtype) -> None:
     assert torch.equal(one.dialogue.rounds[0].sight.patches_NP, other.dialogue.rounds[0].sight.patches_NP)
     assert (other.key, other.place, other.actions) == (one.key, one.place, one.actions)
     assert not nothing.is_real
+
+
+@pytest.mark.parametrize("large", [0, 1])
+def test_a_small_parcel_needs_no_tensor_and_a_large_one_does(large: int) -> None:
+    thing = {"what": torch.arange(SMALL + 16 * large, dtype=torch.int64).to(torch.uint8), "nothing": torch.empty(0)}
+    words, data = packed(thing)
+    assert isinstance(data, torch.Tensor if large else bytes)
+    assert len(data) == SMALL + 16 * large
+    assert torch.equal(unpacked((words, data))["what"], thing["what"])
+    assert unpacked(packed({"nothing": torch.empty(0, 3)}))["nothing"].shape == (0, 3)
+
+
+def test_the_batch_is_made_where_the_training_does_not_wait_for_it() -> None:
+    """The worker hands over five tensors, however many windows there are; the empty text, always the same, does not travel."""
+    null_ND = torch.zeros(SPEC.text.tokens, SPEC.text.d_model)
+    parts = [blank((64, 64), 2, "decoder", SPEC, torch.float32, wrong, key) for wrong, key in (("", ""), ("damaged", "k"))]
+    handed = unpacked(Collator("latents", SPEC, null_ND)(parts))
+    assert (handed.wrong, handed.pieces) == ({"k": "damaged"}, ())
+    assert handed.batch.window.null_ND is None
+    assert handed.batch.window.latents_BCFHW.shape[0] == 2
+    raw = unpacked(Collator("clips", SPEC, null_ND)(parts))
+    assert raw.batch is None
+    assert [part.key for part in raw.pieces] == ["", "k"]
 
 
 def test_ahead_gives_all_in_order_and_raises_what_was_raised() -> None:
