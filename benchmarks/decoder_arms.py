@@ -59,6 +59,26 @@ class Masked:
         return self.process(attn, hidden, encoder, self.mask, rotary)
 
 
+def theirs(spec: DecoderSpec) -> dict[str, int]:
+    """What diffusers calls our widths."""
+    widths = {"num_attention_heads": spec.heads, "attention_head_dim": spec.head_dim, "ffn_dim": spec.ffn, "num_layers": spec.layers}
+    return {"text_dim": spec.text_dim, "freq_dim": spec.freq_dim, **widths}
+
+
+def masks(layout: Layout, tokens_per_frame: int, text_tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which token each token may see, [L, L], and which text's tokens, [L, G * N]; bool."""
+    context_L = torch.tensor([layout.cross_group(frame) for frame in range(layout.frames)], device=device).repeat_interleave(tokens_per_frame)
+    cross = context_L[:, None] == torch.arange(layout.contexts, device=device).repeat_interleave(text_tokens)[None, :]
+    return visible(layout, tokens_per_frame, device), cross
+
+
+def shut(model: nn.Module, own: Tensor, cross: Tensor) -> None:
+    """Puts the masks into diffusers' decoder; all blocks share them."""
+    for block in model.blocks:
+        block.attn1.set_processor(Masked(own))
+        block.attn2.set_processor(Masked(cross))
+
+
 class Pair:
     """Our decoder and diffusers' with one set of weights, and their runs.
 
@@ -73,21 +93,12 @@ class Pair:
         self.work, self.windowed, self.layout, spec = work, windowed, work.layout(windowed), work.spec
         self.ours = Decoder(spec)
         nn.init.xavier_uniform_(self.ours.head.head.weight)
-        widths = {"num_attention_heads": spec.heads, "attention_head_dim": spec.head_dim, "ffn_dim": spec.ffn, "num_layers": spec.layers}
         with torch.device("meta"):
-            self.theirs = WanTransformer3DModel(text_dim=spec.text_dim, freq_dim=spec.freq_dim, **widths)
+            self.theirs = WanTransformer3DModel(**theirs(spec))
         self.theirs.load_state_dict(renamed(self.ours.state_dict(), to_diffusers), assign=True)
         self.theirs.rope = WanTransformer3DModel(num_attention_heads=1, attention_head_dim=spec.head_dim, ffn_dim=8, num_layers=0).rope  # no weights
         if windowed:
-            self._mask()
-
-    def _mask(self) -> None:
-        layout, tokens, texts = self.layout, self.work.tokens_per_frame, self.work.spec.text_tokens
-        context_L = torch.tensor([layout.cross_group(frame) for frame in range(layout.frames)]).repeat_interleave(tokens)
-        cross = context_L[:, None] == torch.arange(layout.contexts).repeat_interleave(texts)[None, :]
-        for block in self.theirs.blocks:
-            block.attn1.set_processor(Masked(visible(layout, tokens, CPU)))
-            block.attn2.set_processor(Masked(cross))
+            shut(self.theirs, *masks(self.layout, work.tokens_per_frame, spec.text_tokens, CPU))
 
     def slices(self) -> tuple[Run, Run]:
         """Whole decoders of few layers, (ours, diffusers'): embeddings, blocks, head; forward and backward."""
