@@ -7,6 +7,7 @@ computes something else, a plain bidirectional window, but is the fastest that i
 Tensor names end in their shape: B batch, C channels, F latent frames, H W latent rows and columns, G texts, N text tokens, D width.
 """
 
+import gc
 import importlib.util
 import tempfile
 import time
@@ -95,7 +96,7 @@ def wide(layers: int) -> Work:
     return Work(replace(spec, decoder=replace(spec.decoder, layers=layers, state_dim=None)), (spec.height // spec.vae.spatial, spec.width // spec.vae.spatial))
 
 
-class Theirs(nn.Module):
+class Theirs(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
     """diffusers' decoder where the trainer expects ours.
 
     Args:
@@ -188,6 +189,8 @@ def arms(work: Work, device: str, *, turns: int, compiled: bool, compute: Any, s
 
 
 def _emptied(device: str) -> None:
+    """The last model's memory given back, also what a circle of references still holds."""
+    gc.collect()
     if device.startswith("cuda"):
         torch.compiler.reset()
         torch.cuda.empty_cache()
