@@ -39,7 +39,7 @@ class Phase:
     frozen: tuple[str, ...] = ()
     runs: tuple[str, ...]
     data: Literal["decoder", "joint"]
-    objective: Literal["flow", "alignment"] = "flow"
+    objective: Literal["flow", "alignment", "matching"] = "flow"
     after: tuple[str, ...] = ()
     begin: tuple[Begin, ...] = ()
 
@@ -64,6 +64,14 @@ PHASES: Mapping[str, Phase] = MappingProxyType(
                 begin=("start_state_stream",),
             ),
             Phase(
+                name="matching",
+                trained=("backbone.query_embed",),
+                runs=("backbone",),
+                data="joint",
+                objective="matching",
+                after=("decoder",),
+            ),
+            Phase(
                 name="alignment",
                 trained=("connector.*", "backbone.query_embed"),
                 runs=("backbone", "connector"),
@@ -80,7 +88,8 @@ PHASES: Mapping[str, Phase] = MappingProxyType(
         )
     }
 )
-"""PAN's two phases, then Pandora's two.
+"""PAN's two phases; what the second is compared with, states that are learnt by matching the next observation's instead of by generating it (a joint-embedding
+objective; on its own, and no step on the way to a model that films); then Pandora's two.
 
 Source: PAN (arXiv 2511.09057v3), section 4.2: first the decoder alone, on texts; then queries and decoder together, with Qwen2.5-VL frozen. That the state's
 stream is not there in the first phase, and begins as a copy of the text's, is section 3.3.2's reading. Pandora (arXiv 2406.09455), section 3.2.
@@ -94,10 +103,11 @@ def phase_named(name: str, spec: ModelSpec) -> Phase:
         ValueError: there is no such phase, or it trains parts that the model has not.
     """
     must(name in PHASES, f"there is no phase {name!r}; there are {', '.join(PHASES)}")
-    mine = ("alignment", "tuning") if spec.connector == "qformer" else ("decoder", "joint")
+    mine = ("alignment", "tuning") if spec.connector == "qformer" else ("decoder", "joint", "matching")
     must(name in mine, f"phase {name!r} is not one of model {spec.name}, whose connector is {spec.connector!r}: it has {' and '.join(mine)}")
     must(
-        name != "joint" or spec.decoder.state_dim is not None, f"model {spec.name} has no state stream (decoder.state_dim is null), which phase 'joint' trains"
+        name not in ("joint", "matching") or spec.decoder.state_dim is not None,
+        f"model {spec.name} has no state stream (decoder.state_dim is null), which phase {name!r} trains",
     )
     return PHASES[name]
 

@@ -131,6 +131,8 @@ def errors(
         generator: of noise and its levels.
         dropped: in place of the settings', such as 0 in validation.
     """
+    if phase.objective == "matching":
+        return _matching(glp, batch)
     window = batch.window if batch.dialogues is None else batch.with_states(glp.predict_states(batch.dialogues))
     kind, narrow = window.latents_BCFHW.device.type, settings.compute == "bfloat16"
     with torch.autocast(kind, torch.bfloat16) if narrow else nullcontext():
@@ -156,8 +158,23 @@ def _alignment(glp: GLP, window: Window) -> tuple[Tensor, Sums, None]:
     loss = glp.alignment_loss(window.state_BGQS, window.text_BGND)
     weight = torch.tensor(float(window.text_BGND.shape[0] * window.text_BGND.shape[1]), dtype=torch.float64, device=loss.device)
     total = loss * weight.to(loss.dtype)
+    return total, _plain_sums(total, weight, glp.plan.chunks), None
+
+
+def _matching(glp: GLP, batch: Batch) -> tuple[Tensor, Sums, None]:
+    """The joint-embedding objective: the states that are predicted against what the tower makes of what then came, over all rounds but each dialogue's last."""
+    assert batch.dialogues is not None and batch.window.real_B is not None  # noqa: PT018 - the loader's joint batches have both
+    real = batch.window.real_B.tolist()
+    loss, rounds = glp.matching_loss([dialogue for dialogue, is_real in zip(batch.dialogues, real, strict=True) if is_real])
+    weight = torch.tensor(float(rounds), dtype=torch.float64, device=loss.device)
+    total = loss * rounds
+    return total, _plain_sums(total, weight, glp.plan.chunks), None
+
+
+def _plain_sums(total: Tensor, weight: Tensor, chunks: int) -> Sums:
+    """Of an objective without noise levels."""
 
     def nothing(entries: int) -> Tally:
-        return Tally(torch.zeros(entries, dtype=torch.float64, device=loss.device), torch.zeros(entries, dtype=torch.long, device=loss.device))
+        return Tally(torch.zeros(entries, dtype=torch.float64, device=total.device), torch.zeros(entries, dtype=torch.long, device=total.device))
 
-    return total, Sums(total.detach().double(), weight, nothing(BUCKETS), nothing(glp.plan.chunks)), None
+    return Sums(total.detach().double(), weight, nothing(BUCKETS), nothing(chunks))

@@ -195,6 +195,27 @@ class GLP(nn.Module):
         assert self.connector is not None
         return objectives.alignment(self.connector(state_BRQS), text_BRND)
 
+    def matching_loss(self, dialogues: Sequence[Any]) -> tuple[Tensor, int]:
+        """A joint-embedding objective, for comparison: each predicted state against what the tower sees of the next round, pooled to as many tokens.
+
+        Returns:
+            The mean over all rounds that have a next one, and how many these are; 0 of none, with a graph.
+
+        Raises:
+            ValueError: the model has no backbone.
+        """
+        must(self.backbone is not None, f"model {self.spec.name} predicts no states: it was built without a backbone")
+        assert self.backbone is not None
+        followed = [dialogue for dialogue in dialogues if len(dialogue.rounds) > 1]
+        if not followed:
+            return self.backbone.query_embed.sum() * 0, 0
+        states_BRQS = self.backbone(followed)
+        said_RQS = torch.cat([states_RQS[: len(d.rounds) - 1] for states_RQS, d in zip(states_BRQS, followed, strict=True)])
+        with torch.no_grad():
+            seen = self.backbone.look([each.sight for d in followed for each in d.rounds[1:]])
+        wanted_RQS = torch.stack([nn.functional.adaptive_avg_pool1d(tokens_NS.T.float(), said_RQS.shape[1]).T for tokens_NS in seen])
+        return objectives.latent_matching(said_RQS, wanted_RQS), len(said_RQS)
+
     def _dropped(
         self, text_BGND: Tensor, state_BGQS: Tensor | None, null_ND: Tensor | None, share: float, what: Unconditional, generator: torch.Generator
     ) -> tuple[Tensor, Tensor | None]:

@@ -1,0 +1,166 @@
+"""Block chain: from nothing to a model that was trained on the block world: films, curation, autoencoder, latents, phases; each step is done once."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from training.evaluation.block_model import History
+    from training.evaluation.blockworld import World
+    from training.model.spec import ModelSpec
+
+DONE = "done.json"
+#: What every arm of a comparison shares: the corpus, the autoencoder, the latents.
+CLIPS, LATENTS, VAE, FIRST = "clips", "latents", "autoencoder.pt", "first"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """A folder of the block world, and how large everything in it is.
+
+    Attributes:
+        films: training films of `rounds` actions each.
+        vae_steps, vae_films: of the autoencoder's teaching.
+        cpus: logical CPUs for curation and encoding.
+    """
+
+    folder: Path
+    world: "World"
+    films: int
+    rounds: int = 10
+    seed: int = 1
+    vae_steps: int = 400
+    vae_films: int = 150
+    cpus: int = 2
+
+    def prepare(self) -> None:
+        """Films, shards, a taught autoencoder and latents; what is there already is not made again.
+
+        Raises:
+            RuntimeError: a command failed; its own words are above.
+        """
+        from training.evaluation.block_corpus import LIST
+
+        raw, world = self.folder / "raw", self.world
+        if not (raw / LIST).is_file():
+            from pipelines.blockworld import written
+            from training.evaluation.block_corpus import Corpus
+
+            written(raw, Corpus(world=self.filmed, videos=self.films, rounds=self.rounds, seed=self.seed))
+        clips, latents = self.folder / CLIPS, self.folder / LATENTS
+        pan("curate", str(raw / LIST), "--out", str(clips), "--recipe", "blockworld", "--cpus", str(self.cpus))
+        self.model(self.folder / FIRST, world, "swin", 0.055, 0)
+        pan("encode", str(clips), str(latents), "--model", str(self.folder / FIRST), "--cpus", str(self.cpus), "--set", "encode.dtype=float32")
+
+    @property
+    def filmed(self) -> "World":
+        """The world as its raw films show it: an action takes PAN's 40 frames at 16 a second."""
+        from dataclasses import replace
+
+        return replace(self.world, chunk_frames=40, fps=16.0)
+
+    def model(self, folder: Path, world: "World", history: "History", cond_noise: float, seed: int) -> "ModelSpec":
+        """A model at its beginning, with the chain's one autoencoder; made if it is not there."""
+        from training.evaluation.block_model import block_spec, write_model
+        from training.model.card import read_spec
+        from training.model.small_vae import SmallVae
+
+        if not folder.exists():
+            vae = self.autoencoder()
+            assert isinstance(vae, SmallVae)
+            write_model(folder, block_spec(world, vae.spec, history=history, cond_noise=cond_noise), vae, seed)
+        return read_spec(folder)
+
+    def autoencoder(self) -> Any:
+        """The taught autoencoder; taught on the curated clips if it is not there yet."""
+        import torch
+
+        from training.model.small_vae import SmallVae
+        from training.model.spec import VaeSpec
+
+        file = self.folder / VAE
+        if not file.is_file():
+            from training.evaluation.block_model import plain_vae
+            from training.teach_vae import TeachSettings, teach
+
+            began = time.process_time()
+            films = clips_of(self.folder / CLIPS, self.world, self.vae_films)
+            taught = teach(
+                plain_vae(), films, TeachSettings(steps=self.vae_steps), lambda step, db: print(f"autoencoder: step {step}, {db:.1f} dB", flush=True)
+            )
+            part = file.with_name(f".{file.name}")
+            torch.save({"spec": asdict(taught.spec), "weights": taught.state_dict(), "cpu_s": time.process_time() - began}, part)
+            part.replace(file)
+        told = torch.load(file, weights_only=True)
+        vae = SmallVae(VaeSpec(**told["spec"]))
+        vae.load_state_dict(told["weights"])
+        return vae.eval()
+
+    def train(self, out: Path, model: Path, phase: str, steps: int, changes: Mapping[str, Any] | None = None) -> float:
+        """Trains a phase in this process, unless it is done; returns the CPU-seconds that it took, over all attempts that ended."""
+        from training.run import Places, RunSettings, train
+
+        done = out / DONE
+        if not done.is_file():
+            began = time.process_time()
+            train(Places(shards=str(self.folder / LATENTS), model=model, out=out), RunSettings(**settings(phase, steps, changes or {})))
+            done.write_text(json.dumps({"cpu_s": time.process_time() - began, "steps": steps}) + "\n", "utf-8")
+        return float(json.loads(done.read_text("utf-8"))["cpu_s"])
+
+
+def settings(phase: str, steps: int, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's settings on this miniature: small batches at a high rate, float32 (the small CPUs at hand multiply bfloat16 more slowly)."""
+    told: dict[str, Any] = {
+        "phase": phase,
+        "loop": {"epochs": 100_000, "steps": steps, "windows": 4, "batch": 4, "validate_every": 0, "save_every": 2000, "log_every": 100, "export": "last"},
+        "optim": {"lr": 6e-3, "clip": 1.0},
+        "loss": {"compute": "float32"},
+        "parallel": {"checkpoint": False},
+    }
+    told["loop"]["samples"] = False
+    if phase != "decoder":
+        told["also"] = ("backbone.model.*",)  # nobody has taught this backbone: it learns along
+    for name, value in changes.items():
+        group, _, key = name.partition(".")
+        if key:
+            told[group][key] = value
+        else:
+            told[name] = value
+    return told
+
+
+def clips_of(shards: Path, world: "World", most: int) -> "list[npt.NDArray[np.uint8]]":
+    """The first curated clips on the model's clock, uint8 RGB [T, H, W, 3] each."""
+    import numpy as np
+
+    from training.data.grid import grid_of
+    from training.data.index import Index
+    from training.data.pixels import pieces
+    from training.data.samples import read_clip
+    from training.evaluation.block_model import block_spec, plain_vae
+
+    spec = block_spec(world, plain_vae())
+    index, found = Index.read(shards, spec), []
+    for each in index.samples[:most]:
+        sample = read_clip(index.store, each.entry)
+        found.append(np.concatenate(list(pieces(sample.mp4, grid_of(sample.document, spec.chunks), spec.chunks, each.size))))
+    return found
+
+
+def pan(*words: str) -> None:
+    """`pan WORDS` in a process of its own: it brings a Ray of its own up and down.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    done = subprocess.run([sys.executable, "-m", "pipelines.cli", *words], stdout=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        raise RuntimeError(f"`pan {' '.join(words)}` ended with code {done.returncode}; its own words are above")
