@@ -1,5 +1,6 @@
 # PAN Curate: every target sets up what it needs in .venv; a second run of the set-up is instant.
 #   make demo    real videos to shards, manifest and report.html in ./demo
+#   make demo-world    a small world model, trained on blocks that are pushed as words say, and a film of it obeying, in ./demo-world
 #   make test    the test suite, but for what needs vLLM, PaddleOCR or open_clip
 #   make test-learned    those tests, on small random models, in an environment of its own, .venv-full
 #   make check   ruff, mypy --strict and the tests: what a change must pass
@@ -22,11 +23,11 @@ LEARNED_FLAGS ?=
 export PYTHONUNBUFFERED := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install install-core install-full demo test test-learned check bench clean help
+.PHONY: install install-core install-full demo demo-world test test-learned check bench clean help
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '2,7p' Makefile | sed 's/^# *//'
+	@sed -n '2,8p' Makefile | sed 's/^# *//'
 
 install: $(VENV)/.dev.stamp
 
@@ -77,6 +78,9 @@ $(FULL)/.full.stamp: locks/full-py311-cpu.txt locks/torchvision_cpu_ops.py pypro
 
 demo: $(VENV)/.core.stamp
 	@$(BIN)/pan demo
+
+demo-world: $(VENV)/.dev.stamp
+	@$(BIN)/python -m pipelines.demo_world
 
 test: $(VENV)/.dev.stamp
 	$(BIN)/python -m pytest --ignore=tests/learned $(TEST_FLAGS)

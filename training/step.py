@@ -163,8 +163,8 @@ def _alignment(glp: GLP, window: Window) -> tuple[Tensor, Sums, None]:
 
 def _matching(glp: GLP, batch: Batch) -> tuple[Tensor, Sums, None]:
     """The joint-embedding objective: the states that are predicted against what the tower makes of what then came, over all rounds but each dialogue's last."""
-    assert batch.dialogues is not None and batch.window.real_B is not None  # noqa: PT018 - the loader's joint batches have both
-    real = batch.window.real_B.tolist()
+    assert batch.dialogues is not None
+    real = [True] * len(batch.dialogues) if batch.window.real_B is None else batch.window.real_B.tolist()
     loss, rounds = glp.matching_loss([dialogue for dialogue, is_real in zip(batch.dialogues, real, strict=True) if is_real])
     weight = torch.tensor(float(rounds), dtype=torch.float64, device=loss.device)
     total = loss * rounds

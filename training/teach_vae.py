@@ -94,4 +94,4 @@ def _learnt(vae: SmallVae, learner: torch.optim.Optimizer, video_BCTHW: Tensor, 
     loss.backward()
     torch.nn.utils.clip_grad_norm_(vae.parameters(), settings.clip)
     learner.step()
-    return 10 * math.log10(4 / float(squared))
+    return 10 * math.log10(4 / float(squared.detach()))

@@ -37,6 +37,12 @@ def test_joint_phase_trains_the_queries_and_the_whole_decoder() -> None:
     assert learning("joint", ("decoder",)) == names | {"backbone.query_embed"}
 
 
+def test_matching_trains_the_queries_alone_and_no_film() -> None:
+    assert learning("matching", ("decoder",)) == {"backbone.query_embed"}
+    with pytest.raises(ValueError, match="follows on phase decoder"):
+        learning("matching")
+
+
 def test_pandoras_phases() -> None:
     first = learning("alignment")
     assert "backbone.query_embed" in first

@@ -202,6 +202,26 @@ def test_pandora_aligns_its_queries_with_captions() -> None:
         world().alignment_loss(states, wanted)
 
 
+def test_states_that_are_matched_to_the_next_sight_learn_and_what_they_are_held_to_does_not() -> None:
+    model = world()
+    assert model.backbone is not None
+    for parameter in model.backbone.parameters():
+        parameter.requires_grad_(True)
+    loss, rounds = model.matching_loss([dialogue(3, rounds=3), dialogue(4, rounds=2), dialogue(5, rounds=1)])
+    assert rounds == 2 + 1
+    seen = model.backbone.look([each.sight for each in dialogue(3, rounds=2).rounds[1:]])[0]
+    said = model.predict_states([dialogue(3, rounds=2)])[0, :1]
+    wanted = torch.nn.functional.adaptive_avg_pool1d(seen.T, said.shape[1]).T[None]
+    normed = [torch.nn.functional.layer_norm(x, x.shape[-1:]) for x in (said, wanted)]
+    one, count = model.matching_loss([dialogue(3, rounds=2)])
+    assert (one.item(), count) == (pytest.approx(torch.nn.functional.smooth_l1_loss(*normed).item(), rel=1e-5), 1)
+    one.backward()
+    assert float(model.backbone.query_embed.grad.abs().max()) > 0
+    none, count = model.matching_loss([dialogue(5, rounds=1)])
+    assert (float(none), count, none.requires_grad) == (0.0, 0, True)
+    assert loss.requires_grad
+
+
 def test_other_plans_train_the_same_model() -> None:
     for name in ("full_window", "diffusion_forcing", "teacher_forcing", "magi"):
         plan: WindowPlan = PLANS[name]
