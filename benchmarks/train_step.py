@@ -121,7 +121,7 @@ def corpus(folder: Path, clips: int) -> None:
 def endless(trainer: Trainer) -> Iterator[Any]:
     """A step's batches, epoch after epoch, as the trainer takes them: its meter is told the wait."""
     while True:
-        yield from trainer._taken()
+        yield from trainer._taken(trainer.step)
 
 
 def measured(folder: Path, phase: str, axes: dict[str, int], given: argparse.Namespace) -> dict[str, float]:

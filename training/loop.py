@@ -113,7 +113,7 @@ class Trainer:
         self._since, begun = time.monotonic(), self.step
         ending: Ending | None = self._over()
         while ending is None:
-            for batches in self._taken():
+            for batches in self._taken(begun):
                 if self.seen is not None:
                     self.seen.told(self.step + 1, batches)
                 self._learnt(batches)
@@ -203,13 +203,13 @@ class Trainer:
             self.snapshots.load(found, tensors(None, self._learning(), self.average))
         return None if found is None else found.step
 
-    def _taken(self) -> Iterator[list[Batch]]:
+    def _taken(self, begun: int) -> Iterator[list[Batch]]:
         """What remains of the epoch, a step's micro-batches at a time; the wait for them is measured."""
         source = iter(self.train)
         while True:
             began = time.perf_counter()
             batches = list(islice(source, self.accumulate))
-            self.meter.spent("data", time.perf_counter() - began)
+            self.meter.spent("data", (time.perf_counter() - began) * (self.step > begun))  # the first wait is the start of the reading processes
             if not batches:
                 return
             yield batches
@@ -265,7 +265,8 @@ class Trainer:
         parts = [f"step {self.step}/{self.steps}", f"epoch {self.train.epoch}/{self.settings.loop.epochs}", f"loss {loss.get('loss', float('nan')):.4f}"]
         parts += [f"validation {self.validation:.4f}"] if self.validation == self.validation else []
         parts += [f"skipped {self.guard.skipped}"] if self.guard.skipped else []
-        parts += [f"{name} {100 * figures[key]:.1f} %" for name, key in (("waits", "share_data"), ("mfu", "mfu")) if key in figures]
+        parts += [f"waits {100 * figures['share_data']:.1f} %"] if "share_data" in figures else []
+        parts += [f"mfu {100 * figures['mfu']:.1f} % of {figures['mfu_ceiling_tflops']:.3g} TFLOP/s"] if "mfu" in figures else []
         self._tell(figures, "  ".join([*parts, f"left {left(rest)}"]))
         self._found = None
 
