@@ -26,9 +26,9 @@ SEEDS = (0, 1, 2)
 #: Two blocks, no contact: what a CPU without bfloat16 arithmetic can learn in some minutes.
 FILMS, BLOCKS = 400, 2
 #: Steps of 4 windows: of the first phase, and of the second, which all arms but PAN's spend on more of the first, as many as take the same CPU time.
-FIRST, JOINT = 2400, 700
+FIRST, JOINT = 3000, 800
 #: CPU-seconds a step relative to the first phase's of PAN's plan, measured by `cost` on an idle machine: what "the same compute" means.
-COST = {"swin": 1.0, "last_frames": 0.68, "joint": 2.4, "matching": 1.2}
+COST = {"swin": 1.0, "last_frames": 0.64, "joint": 2.66, "matching": 1.64}
 #: The one long run: 25 minutes of two cores, the autoencoder's two minutes among them.
 LONG = (21_000, 4_000)
 STORIES, ROUNDS, STEPS, GUIDANCE = 20, 10, 10, 2.0

@@ -1,0 +1,75 @@
+"""A world model that learns: minutes of training in a world of one block, and it obeys on tables that it has never seen."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.block_chain import CLIPS, FIRST, LATENTS, Chain, clips_of, settings
+from tests.training.data.made_clips import clip, mp4, published
+from tests.training.data.made_latents import encode
+from training.evaluation.block_fidelity import copy_of_start, fidelity
+from training.evaluation.block_pictures import film
+from training.evaluation.blockworld import World, episodes
+from training.evaluation.predictors import predictor
+from training.model.checkpoint import open_model
+from training.run import RunSettings
+from training.sampling import Sampling
+
+WORLD = World(blocks=1, side=0.22, step=0.25, chunk_frames=4, fps=1.6)
+FILMS, STEPS = 40, 900
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """A chain whose clips were cut and published without Ray, and whose decoder has been through its phase."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("block_chain")
+    chain = Chain(folder=folder, world=WORLD, films=FILMS, vae_steps=90, vae_films=FILMS)
+    rows = []
+    for number, story in enumerate(episodes(chain.filmed, 8, 1, FILMS)):
+        frames = film(chain.filmed, story.positions_TN2, story.camera_T2)
+        told = {"events": story.events(), "caption": " ".join(str(action) for action in story.actions)}
+        rows.append(clip(folder, number, 8, data=mp4(folder, frames), **told))
+    published(folder / CLIPS, rows)
+    chain.model(folder / FIRST, WORLD, "swin", 0.055, 0)
+    encode(folder / CLIPS, folder / LATENTS, folder / FIRST)
+    chain.train(folder / "decoder", folder / FIRST, "decoder", STEPS)
+    return chain
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_it_obeys_far_better_than_a_film_in_which_nothing_moves(trained: Chain) -> None:
+    model = open_model(trained.folder / "decoder" / "model").eval()
+    model.backbone = None  # it has been through its first phase alone
+    stories = list(episodes(WORLD, 2, 5, 12, "unseen"))
+    found = fidelity(predictor(model, WORLD, Sampling(steps=8, guidance=2.0)), stories)
+    copied = fidelity(copy_of_start(WORLD), stories)
+    assert found.obeyed_R[0] >= copied.obeyed_R[0] + 0.4
+    assert found.lost_R[0] <= 0.1
+
+
+@pytest.mark.slow
+def test_a_phase_that_is_done_is_not_trained_again(trained: Chain) -> None:
+    out = trained.folder / "decoder"
+    before = (out / "model" / "decoder" / "model.safetensors").stat().st_mtime_ns
+    seconds = trained.train(out, trained.folder / FIRST, "decoder", STEPS)
+    assert seconds == json.loads((out / "done.json").read_text("utf-8"))["cpu_s"] > 0
+    assert (out / "model" / "decoder" / "model.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_clips_on_the_models_clock_are_the_stories(trained: Chain) -> None:
+    shown = clips_of(trained.folder / CLIPS, WORLD, 2)
+    assert [each.shape for each in shown] == [(1 + 8 * 4, 64, 64, 3)] * 2
+    true = [film(WORLD, story.positions_TN2, story.camera_T2) for story in episodes(WORLD, 8, 1, FILMS)]
+    nearest = [min(float(np.abs(each.astype(float) - other).mean()) for other in true) for each in shown]
+    assert max(nearest) < 3.0
+
+
+@pytest.mark.parametrize(("phase", "learns"), [("decoder", ()), ("joint", ("backbone.model.*",)), ("matching", ("backbone.model.*",))])
+def test_settings_of_a_phase(phase: str, learns: tuple[str, ...]) -> None:
+    made = RunSettings(**settings(phase, 7, {"loop.seed": 3, "optim.lr": 1e-4}))
+    assert (made.loop.steps, made.loop.seed, made.optim.lr, made.also) == (7, 3, 1e-4, learns)
