@@ -45,6 +45,7 @@ class Arm:
     Attributes:
         history, cond_noise: of the window.
         then: the second half of the compute: PAN's joint phase, more of the first phase, or matching the next observation's state.
+        again: steps of the second half, where they are not to take the same compute as PAN's.
         long: the one long run.
     """
 
@@ -52,12 +53,13 @@ class Arm:
     history: str = "swin"
     cond_noise: float = 0.055
     then: str = "decoder"
+    again: int | None = None
     long: bool = False
 
     @property
     def base(self) -> str:
         """Name of the first phase's run, which arms may share."""
-        return "long" if self.long else f"{self.history}_{self.cond_noise:g}"
+        return "long_decoder" if self.long else f"{self.history}_{self.cond_noise:g}"
 
     @property
     def steps(self) -> tuple[int, int]:
@@ -65,7 +67,7 @@ class Arm:
         if self.long:
             return LONG
         plain = COST[self.history]
-        return round(FIRST / plain), round(JOINT * COST["joint"] / COST.get(self.then, plain))
+        return round(FIRST / plain), self.again or round(JOINT * COST["joint"] / COST.get(self.then, plain))
 
 
 ARMS = {
@@ -75,6 +77,7 @@ ARMS = {
         Arm(name="no_state"),
         Arm(name="last_frame", history="last_frames"),
         Arm(name="no_cond_noise", cond_noise=0.0),
+        Arm(name="no_state_same_windows", again=JOINT),
         Arm(name="latent_matching", then="matching"),
         Arm(name="long", then="joint", long=True),
     )
@@ -104,7 +107,8 @@ def run(folder: Path, arm: Arm, seed: int) -> None:
     first, base, out = (folder / name for name in (f"first_{arm.base}_{seed}", f"{arm.base}_{seed}", f"{arm.name}_{seed}"))
     shared.model(first, shared.world, arm.history, arm.cond_noise, seed)
     spent = [shared.train(base, first, "decoder", steps[0], {"loop.seed": seed, **EARLIER[arm.long]})]
-    spent.append(shared.train(out, base / "model", arm.then, steps[1], {"loop.seed": seed, **LATER}))
+    calm = {"optim.spike": 1e9} if arm.then == "matching" else {}  # states that collapse bring the gradient to 0, beside which any is a spike
+    spent.append(shared.train(out, base / "model", arm.then, steps[1], {"loop.seed": seed, **LATER, **calm}))
     began = time.process_time()
     found = measured(folder, out / "model", arm, seed)
     row = {
@@ -135,7 +139,7 @@ def measured(folder: Path, model: Path, arm: Arm, seed: int) -> dict[str, Any]:
         found["states"] = states(glp)
     if arm.then == "matching":
         return found  # its decoder has never met a state
-    sampling = Sampling(steps=STEPS, guidance=GUIDANCE, seed=seed)
+    sampling = Sampling(steps=STEPS, guidance=GUIDANCE, seed=seed, unconditional="both")
     if arm.then == "decoder":
         glp = deaf_to_states(glp)
     stories = list(episodes(world(), ROUNDS, 0, 3 * STORIES if arm.long else STORIES, "unseen"))
@@ -163,7 +167,7 @@ def planned(glp: Any, tasks: int = 15) -> dict[str, float]:
 
     here = world()
     choosers = {
-        "model": imagining(here, predictor(glp, here, Sampling(steps=STEPS, guidance=GUIDANCE))),
+        "model": imagining(here, predictor(glp, here, Sampling(steps=STEPS, guidance=GUIDANCE, unconditional="both"))),
         "simulator": imagining(here, simulator(here)),
         "random": guessing(here, 0),
     }

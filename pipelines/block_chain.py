@@ -122,7 +122,7 @@ def settings(phase: str, steps: int, changes: Mapping[str, Any]) -> dict[str, An
         "phase": phase,
         "loop": {"epochs": 100_000, "steps": steps, "windows": 4, "batch": 4, "validate_every": 0, "save_every": 2000, "log_every": 100, "export": "last"},
         "optim": {"lr": 6e-3, "clip": 1.0},
-        "loss": {"compute": "float32"},
+        "loss": {"compute": "float32", "unconditional": "both"},
         "parallel": {"checkpoint": False},
     }
     told["loop"]["samples"] = False

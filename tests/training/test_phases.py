@@ -130,5 +130,5 @@ def test_history_beside_the_model(tmp_path: Path) -> None:
     assert after(PHASES["decoder"], ("decoder",)) == ("decoder",)
     assert after(PHASES["joint"], ("decoder",)) == ("decoder", "joint")
     (tmp_path / HISTORY).write_text('{"phases": ["other"]}')
-    with pytest.raises(ValueError, match="a list of decoder, joint, alignment, tuning is expected"):
+    with pytest.raises(ValueError, match="a list of decoder, joint, matching, alignment, tuning is expected"):
         read_history(tmp_path)

@@ -25,6 +25,8 @@ TEXT_SEED = 0
 #: Spread of the text encoder's position biases. A random encoder's own are so weak that each word hears all others alike, and "the red block left and the
 #: blue block up" would hardly differ from its exchange; with strong ones each head listens to words at a distance of its own, as a taught encoder's does.
 POSITION_STD = 8.0
+#: Spread of the backbone's word and query embeddings: as large as what its first layers add to them.
+EMBEDDING_STD = 0.5
 _SPECIAL = ("</s>", *(tokens.NAMES[name] for name in ("start", "end", "vision_start", "vision_end", "vision", "image", "video")))
 _WORDS = ("push", "the", "block", "and", "while", "camera", "pans", *NOTHING.split(), *COLOURS, *WAYS, "system", "user", "assistant")
 
@@ -103,4 +105,17 @@ def write_model(folder: Path, spec: ModelSpec, vae: SmallVae, seed: int) -> None
         torch.manual_seed(seed)
         decoder = Decoder(spec.decoder)
         backbone = Backbone(spec.backbone, tokens.FileTokenizer(words, spec.backbone.ids))
+        _awaken(backbone)
     save_model(folder, GLP(spec, decoder=decoder, vae=vae, text=listener, backbone=backbone))
+
+
+def _awaken(backbone: Backbone) -> None:
+    """Random weights whose outputs are as large as their inputs.
+
+    transformers draws all of them with a deviation of 0.02, which suits a width of thousands: at 64 a query's hidden state is then its own embedding to within
+    some thousandths, whatever is seen and said, and a state that does not depend on its round has nothing to teach anyone.
+    """
+    with torch.no_grad():
+        for name, parameter in backbone.named_parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0.0, EMBEDDING_STD if name.endswith(("query_embed", "embed_tokens.weight")) else parameter[0].numel() ** -0.5)
