@@ -105,14 +105,19 @@ class Chain:
         return vae.eval()
 
     def train(self, out: Path, model: Path, phase: str, steps: int, changes: Mapping[str, Any] | None = None) -> float:
-        """Trains a phase in this process, unless it is done; returns the CPU-seconds that it took, over all attempts that ended."""
-        from training.run import Places, RunSettings, train
+        """Trains a phase in this process, unless it is done; returns the CPU-seconds of its steps, without those of the process that reads for it.
 
-        done = out / DONE
+        Of a run that was taken up they are those of its last attempt, for all steps in proportion: what was killed has told nobody its time.
+        """
+        from training.run import SNAPSHOTS, Places, RunSettings, train
+        from training.snapshots import committed
+
+        done, there = out / DONE, committed(out / SNAPSHOTS)
         if not done.is_file():
-            began = time.process_time()
+            begun, began = there[-1].step if there else 0, time.process_time()
             train(Places(shards=str(self.folder / LATENTS), model=model, out=out), RunSettings(**settings(phase, steps, changes or {})))
-            done.write_text(json.dumps({"cpu_s": time.process_time() - began, "steps": steps}) + "\n", "utf-8")
+            seconds = (time.process_time() - began) * steps / max(1, steps - begun)
+            done.write_text(json.dumps({"cpu_s": seconds, "steps": steps, "taken_up_at": begun}) + "\n", "utf-8")
         return float(json.loads(done.read_text("utf-8"))["cpu_s"])
 
 
