@@ -15,7 +15,7 @@ from filters.base import Rule
 from pipelines.judge import Verdicts, funnel, judge_ledger
 from pipelines.recipe import Recipe, loads
 from pipelines.report_page import Step, number
-from pipelines.run import RESOLVED
+from pipelines.run import RESOLVED, resolved
 
 #: Reasons that no threshold on a score gives, and where they come from.
 UNRULED = {
@@ -58,9 +58,7 @@ def outcome(out: str | os.PathLike[str] | Storage) -> Outcome:
         ValueError: it is none.
     """
     store = Storage.at(out)
-    if store.size(RESOLVED) is None:
-        raise ValueError(f"{store.root} has no {RESOLVED}: it is not an output of `pan curate`")
-    recipe = loads(store.read(RESOLVED).decode(), f"{store.root}/{RESOLVED}")
+    recipe = loads(resolved(store), f"{store.root}/{RESOLVED}")
     ledger = FrozenLedger.read(store)
     clips, videos = ledger.clips(), ledger.videos()
     return Outcome(ledger, recipe, clips, videos, judge_ledger(ledger, recipe.entries(), recipe.dedup))

@@ -16,7 +16,7 @@ from pipelines.exits import Exit
 from pipelines.funnel import answer_counts
 from pipelines.judge import Verdicts, funnel, judge_ledger
 from pipelines.recipe import Recipe, load, loads
-from pipelines.run import RESOLVED, Run
+from pipelines.run import RESOLVED, Run, resolved
 
 
 def publish(held: Run, recipe: Recipe, counts: dict[str, Any]) -> Exit:
@@ -100,6 +100,4 @@ def recipe_of(out: str | os.PathLike[str] | Storage, name: str | None = None, se
     if name is not None:
         return load(name, list(sets))
     store = Storage.at(out)
-    if store.size(RESOLVED) is None:
-        raise ValueError(f"{out} has no {RESOLVED}: it is not an output of `pan curate`; give its folder, or begin one with `pan curate VIDEOS --out {out}`")
-    return loads(store.read(RESOLVED).decode(), f"{store.root}/{RESOLVED}", sets)
+    return loads(resolved(store), f"{store.root}/{RESOLVED}", sets)

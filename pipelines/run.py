@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from curation import __version__
 from curation.clips import one_line
 from curation.lock import Lock, LockLost, OutputLocked, hold
-from curation.plan import PlanMismatch, write_plan
+from curation.plan import PlanMismatch, read_plan, write_plan
 from curation.storage import Storage, write_file
 from pipelines.exits import Exit
 from pipelines.recipe import Recipe
@@ -190,3 +190,18 @@ def _version(package: str) -> str | None:
 
 def _pretty(value: dict[str, Any]) -> bytes:
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode()
+
+
+def resolved(store: Storage) -> str:
+    """The recipe that an output of `pan curate` was last judged with, as TOML.
+
+    Raises:
+        ValueError: it is no such output; latents are none.
+    """
+    if store.size(RESOLVED) is None:
+        raise ValueError(
+            f"{store.root} has no {RESOLVED}: it is not an output of `pan curate`; give its folder, or begin one: pan curate VIDEOS --out {store.root}"
+        )
+    if "encoder" in read_plan(store):
+        raise ValueError(f"{store.root} holds latents of `pan encode`, this command reads outputs of `pan curate`; `pan status` and `pan verify` read both")
+    return store.read(RESOLVED).decode()

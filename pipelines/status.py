@@ -103,7 +103,7 @@ def text(told: dict[str, Any]) -> str:
     head: dict[str, Any] = {
         "output": told["out"],
         "state": told["state"],
-        "videos": f"{videos['ok']} ok, {videos['failed']} failed, {videos['duplicate']} duplicates",
+        **({"videos": f"{videos['ok']} ok, {videos['failed']} failed, {videos['duplicate']} duplicates"} if any(videos.values()) or told["inputs"] else {}),
         "clips": told["clips"],
         "last commit": "none yet" if age is None else f"{age:.0f} s ago, {told['segments']} segments",
     }
@@ -114,7 +114,8 @@ def text(told: dict[str, Any]) -> str:
     if ended and ended["resume_command"] and told["state"] != "running":
         head["resume with"] = ended["resume_command"]
     if published:
-        head["published"] = f"{published['clips']} clips, {published['hours']} h, {published['shards']} shards (pack {published['pack']})"
+        size = f"{published['hours']} h" if "hours" in published else f"{published['bytes'] / 1e6:.1f} MB of latents"
+        head["published"] = f"{published['clips']} clips, {size}, {published['shards']} shards (pack {published['pack']})"
     stages = [(s["stage"], s["in"], s["kept"], s["rejected"], s["failed"]) for s in told["stages"]]
     reasons = [(s["stage"], reason, n) for s in told["stages"] for reason, n in s["reasons"].items()]
     asked = [(prompt, answer, n) for prompt, counts in told["answers"].items() for answer, n in counts.items()]

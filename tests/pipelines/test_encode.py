@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from curation.ledger import FrozenLedger
-from pipelines import encode
+from pipelines import encode, status
 from pipelines.exits import Exit
+from pipelines.outcome import outcome
+from pipelines.publish import recipe_of
 from tests.curation.made_rows import published
 from tests.training.data import made_clips
 from tests.training.data.made_latents import encode as encode_here
@@ -86,3 +88,15 @@ def test_another_model_needs_another_folder(place: Path, tmp_path: Path, capsys:
     (tmp_path / "out/_run/plan.json").write_text(json.dumps({"encoder": {"weights": {"vae": {"model.safetensors": "0"}}}}))
     assert encode.main([str(place / "clips"), str(tmp_path / "out"), "--model", str(place / "model")]) == Exit.USAGE
     assert "begun with another plan" in capsys.readouterr().err
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_commands_of_clips_say_that_these_are_latents_and_status_tells_of_them(place: Path) -> None:
+    out = str(place / "latents")
+    told = status.status(out)
+    assert (told["state"], told["clips"], told["published"]["clips"]) == ("complete", 8, 7)
+    assert "MB of latents" in status.text(told)
+    for read in (outcome, recipe_of):
+        with pytest.raises(ValueError, match="holds latents of `pan encode`"):
+            read(out)
