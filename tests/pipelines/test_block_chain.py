@@ -1,6 +1,7 @@
 """A world model that learns: minutes of training in a world of one block, and it obeys on tables that it has never seen."""
 
 import json
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -22,9 +23,10 @@ FILMS, STEPS = 40, 1700
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     """A chain whose clips were cut and published without Ray, and whose decoder has been through its phase."""
-    torch.set_num_threads(1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # so small a model is no quicker on two
     folder = tmp_path_factory.mktemp("block_chain")
     chain = Chain(folder=folder, world=WORLD, films=FILMS, vae_steps=90, vae_films=FILMS)
     rows = []
@@ -36,7 +38,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     chain.model(folder / FIRST, WORLD, "swin", 0.055, 0)
     encode(folder / CLIPS, folder / LATENTS, folder / FIRST)
     chain.train(folder / "decoder", folder / FIRST, "decoder", STEPS)
-    return chain
+    yield chain
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.slow
