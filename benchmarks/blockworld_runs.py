@@ -139,7 +139,7 @@ def measured(folder: Path, model: Path, arm: Arm, seed: int) -> dict[str, Any]:
         found["states"] = states(glp)
     if arm.then == "matching":
         return found  # its decoder has never met a state
-    sampling = Sampling(steps=STEPS, guidance=GUIDANCE, seed=seed, unconditional="both")
+    sampling = Sampling(steps=STEPS, guidance=GUIDANCE, seed=seed)
     if arm.then == "decoder":
         glp = deaf_to_states(glp)
     stories = list(episodes(world(), ROUNDS, 0, 3 * STORIES if arm.long else STORIES, "unseen"))
@@ -167,7 +167,7 @@ def planned(glp: Any, tasks: int = 15) -> dict[str, float]:
 
     here = world()
     choosers = {
-        "model": imagining(here, predictor(glp, here, Sampling(steps=STEPS, guidance=GUIDANCE, unconditional="both"))),
+        "model": imagining(here, predictor(glp, here, Sampling(steps=STEPS, guidance=GUIDANCE))),
         "simulator": imagining(here, simulator(here)),
         "random": guessing(here, 0),
     }

@@ -127,12 +127,13 @@ def settings(phase: str, steps: int, changes: Mapping[str, Any]) -> dict[str, An
         "phase": phase,
         "loop": {"epochs": 100_000, "steps": steps, "windows": 4, "batch": 4, "validate_every": 0, "save_every": 2000, "log_every": 100, "export": "last"},
         "optim": {"lr": 6e-3, "clip": 1.0},
-        "loss": {"compute": "float32", "unconditional": "both"},
+        "loss": {"compute": "float32"},
         "parallel": {"checkpoint": False},
     }
     told["loop"]["samples"] = False
     if phase != "decoder":
         told["also"] = ("backbone.model.*",)  # nobody has taught this backbone: it learns along
+        told["loss"]["dropped"] = 0.3  # the condition frame and the text tell all of this world: only a window without its text asks anything of the state
     for name, value in changes.items():
         group, _, key = name.partition(".")
         if key:

@@ -69,7 +69,7 @@ def filmed(folder: Path, model: Path, world: Any, stories: int) -> dict[str, Any
     from training.model.checkpoint import open_model
     from training.sampling import Sampling
 
-    predict = predictor(open_model(model).eval(), world, Sampling(steps=10, guidance=2.0, unconditional="both"))
+    predict = predictor(open_model(model).eval(), world, Sampling(steps=10, guidance=2.0))
     told, judged = list(episodes(world, 10, 3, stories, "unseen")), []
     with Film(folder / FILM, FILM_FPS) as shown:
         for story in told:
