@@ -74,7 +74,7 @@ def results() -> dict[str, Any] | None:
 
 def is_fresh(made: Mapping[str, Any]) -> bool:
     """Whether every run was made by the code that is here."""
-    return {run["code"] for run in made["runs"]} | {made["code"]} == {code_hash()}
+    return {run["code"] for run in made["runs"]} == {code_hash()}
 
 
 def value(run: Run, path: str) -> float | None:
@@ -102,7 +102,8 @@ def margins(runs: Sequence[Run], measure: Measure) -> list[float]:
 def lines(made: Mapping[str, Any]) -> list[str]:
     """The tables, for people."""
     runs, fresh = made["runs"], is_fresh(made)
-    told = [f"committed results, code {made['code']}: " + ("current" if fresh else f"STALE, the code is now {code_hash()}; run benchmarks/blockworld_runs.py")]
+    codes = ", ".join(sorted({run["code"] for run in runs}))
+    told = [f"committed results, code {codes}: " + ("current" if fresh else f"STALE, the code is now {code_hash()}; run benchmarks/blockworld_runs.py")]
     told += [f"{made['settings']['films']} films, {made['settings']['blocks']} blocks; on {made['machine']['cpu']}, {made['machine']['cores']} cores", ""]
     names = ("CPU s", "obeyed 1", "step 10", "all", "px 10", "lost 10", "dB 10", "joins", "spread", "rank", "probe")
     told.append(f"{'arm, seed':<20}" + "".join(name.rjust(9) for name in names))

@@ -133,6 +133,7 @@ def settings(phase: str, steps: int, changes: Mapping[str, Any]) -> dict[str, An
     told["loop"]["samples"] = False
     if phase != "decoder":
         told["also"] = ("backbone.model.*",)  # nobody has taught this backbone: it learns along
+        told["optim"]["backbone_lr"] = 0.1  # and slowly: at the whole rate the optimiser's noise alone makes all its states alike
         told["loss"]["dropped"] = 0.3  # the condition frame and the text tell all of this world: only a window without its text asks anything of the state
     for name, value in changes.items():
         group, _, key = name.partition(".")

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from curation.config import Config
-from training.meter import Meter, left
+from training.meter import Meter, line
 from training.model.glp import GLP
 from training.model.plain import must
 from training.optim import Average, Guard, OptimSettings, TrainingDiverged, adamw, gradients, rate, scale_, set_rate, tensors, total_norm
@@ -95,9 +95,11 @@ class Trainer:
         self.guard, self.stopping = Guard(settings.optim), Stopping(loop.patience)
         self.snapshots = Snapshots(folder, keep_last=loop.keep_last, group=self.mesh.files)
         self.step, self.steps, self.validation, self._since = 0, 0, float("nan"), 0.0
+        self.lr = self.norm = 0.0
         self.seen = Seen(folder.parent / "samples", self.mesh) if loop.samples else None
         self._held_start = held.state_dict() if held is not None else None
         self._found: Sums | None = None
+        self._validated_at: int | None = None
         self.meter = self._meter()
         glp.train()
 
@@ -131,7 +133,9 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         sums = self._gradients(batches).reduced(self.mesh.data)
         began = time.perf_counter()
-        must(float(sums.weight) > 0, f"step {self.step}: all its windows are blanks; the loader counts its steps wrongly")
+        if float(sums.weight) == 0:  # nothing but samples that failed their check, on all ranks
+            self.step += 1
+            return False
         scale_(list(gradients(self.optimiser)), 1 / float(sums.weight))
         norm = float(total_norm(gradients(self.optimiser)))
         good = self.guard.good(sums.mean, norm)
@@ -169,7 +173,7 @@ class Trainer:
             "guard": self.guard.state_dict(),
             "stopping": self.stopping.state_dict(),
         }
-        validation = None if self.validation != self.validation else self.validation
+        validation = self.validation if self._validated_at == self.step else None  # of these very weights, or of none
         self.snapshots.save(self.step, tensors(self.optimiser, self._learning(), self.average), state, validation)
 
     def resume(self) -> bool:
@@ -195,10 +199,7 @@ class Trainer:
 
     def restore_best(self) -> int | None:
         """Fills the weights with those of the best validated checkpoint; its step. None, and nothing is changed, where none was validated."""
-        from training.snapshots import best, committed
-
-        self.snapshots.settle()
-        found = best(committed(self.snapshots.folder))
+        found = self.snapshots.best()
         if found is not None:
             self.snapshots.load(found, tensors(None, self._learning(), self.average))
         return None if found is None else found.step
@@ -238,11 +239,13 @@ class Trainer:
         loop, ending, last = self.settings.loop, None, self.step == self.steps
         if self.step % loop.log_every == 0 or last:
             self._log(begun)
-        if self.held is not None and loop.validate_every and (self.step % loop.validate_every == 0 or last) and self._validated():
-            ending = "stopped early"
+        better = False
+        if self.held is not None and loop.validate_every and (self.step % loop.validate_every == 0 or last):
+            ending = "stopped early" if self._validated() else None
+            better = self.stopping.waited == 0
         if loop.films_every and self._films is not None and (self.step % loop.films_every == 0 or last):
             self._films(self.step)
-        if self.step % loop.save_every == 0 and not last and self.guard.row == 0:
+        if (self.step % loop.save_every == 0 or better) and not last and self.guard.row == 0:
             self.save()
         return ending  # type: ignore[return-value]
 
@@ -252,7 +255,7 @@ class Trainer:
         loop = self.settings.loop
         self.held.load_state_dict(self._held_start)
         found = validate(self.glp, self.phase, islice(self.held, loop.validation_batches), self.settings.loss, loop.seed, self.mesh, self.device)
-        self.validation = found.mean
+        self.validation, self._validated_at = found.mean, self.step
         self._tell({"validation_loss": self.validation} | {f"validation_{name}": value for name, value in found.figures().items()}, "")
         return self.stopping.told(self.validation)
 
@@ -260,14 +263,9 @@ class Trainer:
         """Figures and a line with the time left."""
         loss: dict[str, float] = {} if self._found is None else {"loss": self._found.mean} | self._found.figures()  # none: nothing but bad steps
         figures = loss | {"lr": self.lr, "gradient_norm": self.norm, "skipped_steps": float(self.guard.skipped), "epoch": float(self.train.epoch)}
-        figures |= self.meter.read()
+        figures |= {"left_out_samples": float(len(self.train.skipped))} | self.meter.read()
         rest = (time.monotonic() - self._since) / (self.step - begun) * (self.steps - self.step)
-        parts = [f"step {self.step}/{self.steps}", f"epoch {self.train.epoch}/{self.settings.loop.epochs}", f"loss {loss.get('loss', float('nan')):.4f}"]
-        parts += [f"validation {self.validation:.4f}"] if self.validation == self.validation else []
-        parts += [f"skipped {self.guard.skipped}"] if self.guard.skipped else []
-        parts += [f"waits {100 * figures['share_data']:.1f} %"] if "share_data" in figures else []
-        parts += [f"mfu {100 * figures['mfu']:.1f} % of {figures['mfu_ceiling_tflops']:.3g} TFLOP/s"] if "mfu" in figures else []
-        self._tell(figures, "  ".join([*parts, f"left {left(rest)}"]))
+        self._tell(figures, line(self.step, self.steps, self.settings.loop.epochs, figures, self.validation, rest))
         self._found = None
 
     def _tell(self, figures: dict[str, float], line: str) -> None:
@@ -278,6 +276,8 @@ class Trainer:
             self._report({"step": float(self.step), **figures})
 
     def _over(self) -> Ending | None:
+        if self.stopping.over:
+            return "stopped early"
         if self.step >= self.steps:
             return "steps" if self.steps == self.settings.loop.steps else "epochs"
         return None
@@ -285,9 +285,7 @@ class Trainer:
     def _planned(self) -> int:
         """All steps of the run, done ones too; a change of the number of workers changes only those that are left."""
         loop, each = self.settings.loop, self.accumulate
-        left_now = -(-len(self.train) // each)
-        size = loop.batch * self.mesh.data_ranks
-        whole = -(-(self.train.position // size + len(self.train)) // each)
+        left_now, whole = -(-len(self.train) // each), -(-self.train.epoch_steps // each)
         planned = self.step + (left_now + whole * (loop.epochs - self.train.epoch - 1) if self.train.epoch < loop.epochs else 0)
         return min(planned, loop.steps) if loop.steps is not None else planned
 

@@ -1,6 +1,8 @@
 """Meter: how long steps take, what share of it is waiting, and what share of the device's ceiling is used, by the mask that is really attended."""
 
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -93,6 +95,21 @@ class Meter:
         self.useful = self.done = 0.0
         self.steps, self.parts_s = 0, {}
         return figures
+
+
+def line(step: int, steps: int, epochs: int, figures: Mapping[str, float], validation: float, rest_s: float) -> str:
+    """A line of progress: how far, the loss, what was skipped, the wait for data, the use of the device, and the time left.
+
+    Args:
+        figures: of the loop, with those of `Meter.read`.
+        validation: the last one; NaN before the first.
+    """
+    parts = [f"step {step}/{steps}", f"epoch {figures['epoch']:.0f}/{epochs}", f"loss {figures.get('loss', math.nan):.4f}"]
+    parts += [f"validation {validation:.4f}"] if not math.isnan(validation) else []
+    parts += [f"{what} {figures[name]:.0f}" for what, name in (("skipped", "skipped_steps"), ("samples left out", "left_out_samples")) if figures[name]]
+    parts += [f"waits {100 * figures['share_data']:.1f} %"] if "share_data" in figures else []
+    parts += [f"mfu {100 * figures['mfu']:.1f} % of {figures['mfu_ceiling_tflops']:.3g} TFLOP/s"] if "mfu" in figures else []
+    return "  ".join([*parts, f"left {left(rest_s)}"])
 
 
 def left(seconds: float) -> str:

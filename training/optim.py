@@ -20,6 +20,7 @@ class OptimSettings(Config):
 
     lr: float = Field(1e-5, gt=0, le=1, description="peak learning rate; PAN's, of both phases")
     query_lr: float = Field(1.0, gt=0, le=1e4, description="the queries' rate is so many times `lr`; PAN gives none, and 1e-5 is slow for fresh queries")
+    backbone_lr: float = Field(1.0, gt=0, le=1e4, description="the rate of a backbone that learns along (`also`) is so many times `lr`; PAN's is frozen")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of all steps in which the rate rises from 0; PAN's")
     min_lr: float = Field(0.0, ge=0, le=1, description="share of `lr` at which the cosine ends; PAN gives none")
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's; PAN gives none")
@@ -50,12 +51,19 @@ def adamw(named: Iterable[tuple[str, nn.Parameter]], settings: OptimSettings) ->
         if parameter.requires_grad:
             must(parameter.dtype.itemsize >= 4, f"optim: {name} is {parameter.dtype}; master weights are float32 (phases.prepare brings them there)")
             decay = settings.weight_decay if decays(name, parameter) else 0.0
-            groups.setdefault((decay, settings.query_lr if "query_embed" in name else 1.0), []).append(parameter)
+            groups.setdefault((decay, _share(name, settings)), []).append(parameter)
     must(bool(groups), "optim: no parameter learns; prepare the model for a phase first")
     tables = [{"params": members, "weight_decay": decay, "scale": scale} for (decay, scale), members in groups.items()]
     quick = all(parameter.device.type == "cpu" and not isinstance(parameter, DTensor) for members in groups.values() for parameter in members)
     kernel: dict[str, bool] = {"fused" if quick else "foreach": True}  # on a CPU one pass over memory instead of ten: a quarter of the time
     return torch.optim.AdamW(tables, lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=settings.eps, **kernel)
+
+
+def _share(name: str, settings: OptimSettings) -> float:
+    """How many times `lr` a parameter's rate is."""
+    if "query_embed" in name:
+        return settings.query_lr
+    return settings.backbone_lr if name.startswith("backbone.") else 1.0
 
 
 def decays(name: str, parameter: Tensor) -> bool:

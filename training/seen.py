@@ -28,10 +28,16 @@ class Seen:
     def told(self, step: int, batches: Sequence[Batch]) -> None:
         """A step's samples, before it learns from them."""
         if self._writes:
-            keys = [key for batch in batches for key in batch.keys if key]
+            keys = [key for batch in batches for key in learnt_from(batch)]
             line = json.dumps({"step": step, "attempt": self._attempt, "epoch": getattr(batches[0], "epoch", None), "keys": keys})
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
+
+
+def learnt_from(batch: Batch) -> list[str]:
+    """The keys of a batch's real samples: neither blanks nor such as failed their check."""
+    real = batch.window.real_B
+    return [key for number, key in enumerate(batch.keys) if key and (real is None or bool(real[number]))]
 
 
 def read_seen(folder: Path) -> dict[int, list[str]]:

@@ -92,6 +92,12 @@ class Snapshots:
         told: Snapshot | None = self.agreed(found)
         return told
 
+    def best(self) -> Snapshot | None:
+        """The snapshot of the least validation loss, the same on every rank, once the first has committed what is being written; None: none was validated."""
+        self.settle()
+        told: Snapshot | None = self.agreed(best(committed(self.folder)) if self._first else None)
+        return told
+
     def agreed(self, value: Any) -> Any:
         """The first rank's value, on every rank."""
         import torch.distributed as dist
@@ -131,9 +137,13 @@ class Snapshots:
 
 
 def committed(folder: Path) -> list[Snapshot]:
-    """The snapshots with a marker, by step."""
-    markers = sorted(folder.glob(f"step_*/{MARKER}"))
-    told = [(marker.parent, json.loads(marker.read_text("utf-8"))) for marker in markers]
+    """The snapshots with a marker, by step; one whose marker cannot be read is passed over with a warning."""
+    told = []
+    for marker in sorted(folder.glob(f"step_*/{MARKER}")):
+        try:
+            told.append((marker.parent, json.loads(marker.read_text("utf-8"))))
+        except ValueError as error:
+            warnings.warn(f"{marker} is no JSON ({error}): its snapshot is passed over", stacklevel=2)
     return sorted((Snapshot(path, facts["step"], facts["validation"]) for path, facts in told), key=lambda each: each.step)
 
 

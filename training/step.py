@@ -3,7 +3,7 @@
 # Shape suffixes: B batch, Q queries, S state width, R rounds.
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -65,8 +65,13 @@ class Data(Protocol):
         ...
 
     @property
-    def position(self) -> int:
-        """Samples of the epoch handed over, on all ranks together."""
+    def epoch_steps(self) -> int:
+        """Batches of a whole epoch on each rank."""
+        ...
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Samples that this rank has left out because they failed their check, and why."""
         ...
 
     def __len__(self) -> int: ...

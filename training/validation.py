@@ -54,6 +54,11 @@ class Stopping:
             self.best, self.waited = loss, 0
         else:
             self.waited += 1
+        return self.over
+
+    @property
+    def over(self) -> bool:
+        """Whether the last validations say that the run has ended; also after it was taken up."""
         return 0 < self.patience <= self.waited
 
     def state_dict(self) -> dict[str, Any]:

@@ -52,6 +52,12 @@ class Data:
         self._rank, self._ranks = rank, ranks
         self.epoch = self.position = 0
         self.seen: list[tuple[int, int]] = []
+        self.skipped: dict[str, str] = {}
+
+    @property
+    def epoch_steps(self) -> int:
+        """Of a whole epoch."""
+        return -(-len(self._all) // self._ranks)
 
     def __len__(self) -> int:
         return -(-(len(self._all) - self.position) // self._ranks)

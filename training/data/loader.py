@@ -133,6 +133,11 @@ class Loader:
         return len(self._keys) - len(self._left(self._cursor))
 
     @property
+    def epoch_steps(self) -> int:
+        """Batches of a whole epoch in this world, the same on every rank."""
+        return sum(-(-count // self._size) for count in np.bincount(self._buckets).tolist())
+
+    @property
     def waited_s(self) -> float:
         """Seconds that the training waited for data, the first batch included."""
         return self.waiting.first_s + self.waiting.waited_s
