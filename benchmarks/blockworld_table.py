@@ -10,7 +10,34 @@ from blockworld_runs import RESULTS, code_hash
 
 #: Source of both: what the block world was made to show.
 TARGET_FIRST, TARGET_TENTH = 0.95, 0.85
+#: 25 and 8 minutes of two cores.
+LONG_MINUTES, ARM_MINUTES = 50.0, 16.0
 Run = Mapping[str, Any]
+
+
+Number = Callable[[Run], float | None]
+
+
+def at(path: str) -> Number:
+    """The number at a path of keys of a run; "N:" at its end is the mean from the N-th on. None where it was not measured."""
+
+    def read(run: Run) -> float | None:
+        found: Any = run
+        for key in path.split("."):
+            if found is None:
+                return None
+            if key.endswith(":"):
+                return statistics.mean(found[int(key[:-1]) :])
+            found = found.get(key) if isinstance(found, Mapping) else found[int(key)]
+        return None if found is None else float(found)
+
+    return read
+
+
+def roughness(run: Run) -> float | None:
+    """How far the smoothness at joins is from the true films': a film that stands still is smooth too, and wrong."""
+    joins, true = at("horizon.joins")(run), at("horizon.true_joins")(run)
+    return None if joins is None or true is None else abs(joins - true)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,51 +45,53 @@ class Measure:
     """One comparison: PAN's way against another, in one number of a run.
 
     Attributes:
-        mine, other: (arm, what of its run): a path of keys, "*" for the mean over a list.
+        mine, other: (arm, its number).
         higher: whether more is better.
     """
 
     name: str
-    mine: tuple[str, str]
-    other: tuple[str, str]
+    mine: tuple[str, Number]
+    other: tuple[str, Number]
     higher: bool = True
 
 
-_FIDELITY, _LAST = "horizon.fidelity.obeyed", "horizon.fidelity.obeyed_R.-1"
+_FIDELITY, _LATE = at("horizon.fidelity.obeyed"), at("horizon.fidelity.obeyed_R.5:")
+
+
+def _between(what: str, other: str, name: str, number: Number, higher: bool = True) -> Measure:
+    """Causal Swin-DPM, without the state stream, against another window."""
+    return Measure(name=f"{what}: {name}", mine=("no_state", number), other=(other, number), higher=higher)
+
+
+_WINDOWS = (
+    ("obeyed, rounds 6 to 10", _LATE, True),
+    ("px off after round 10, of blocks seen", at("horizon.fidelity.error_px_R.-1"), False),
+    ("blocks lost after round 10", at("horizon.fidelity.lost_R.-1"), False),
+    ("dB of round 10", at("horizon.quality_R.-1.psnr_db"), True),
+    ("SSIM of round 10", at("horizon.quality_R.-1.ssim"), True),
+    ("smoothness at joins, off the truth", roughness, False),
+)
+_STATES = (
+    ("relative spread of states", "spread.relative"),
+    ("directions of states", "spread.rank"),
+    ("places by a linear probe, R2", "probe.r2"),
+    ("places by a linear probe, accuracy", "probe.accuracy"),
+)
 MEASURES = (
-    Measure(name="fidelity: PAN - told nothing", mine=("pan", _FIDELITY), other=("pan", "told_nothing.fidelity.obeyed")),
-    Measure(name="fidelity: PAN - no state stream", mine=("pan", _FIDELITY), other=("no_state", _FIDELITY)),
-    Measure(name="fidelity at step 10: PAN - no state stream", mine=("pan", _LAST), other=("no_state", _LAST)),
-    Measure(name="fidelity at step 10: Swin-DPM - last frame", mine=("no_state", _LAST), other=("last_frame", _LAST)),
-    Measure(
-        name="px off at step 10: Swin-DPM - last frame",
-        mine=("no_state", "horizon.fidelity.error_px_R.-1"),
-        other=("last_frame", "horizon.fidelity.error_px_R.-1"),
-        higher=False,
+    Measure(name="obeyed: PAN - copy of the first frame", mine=("pan", _FIDELITY), other=("pan", at("copy.obeyed"))),
+    Measure(name="obeyed: PAN - told nothing", mine=("pan", _FIDELITY), other=("pan", at("told_nothing.obeyed"))),
+    Measure(name="obeyed: PAN - no text, state alone", mine=("pan", _FIDELITY), other=("pan", at("no_text.obeyed"))),
+    Measure(name="obeyed: PAN - no state stream, same compute", mine=("pan", _FIDELITY), other=("no_state", _FIDELITY)),
+    *(_between(what, "last_frame", "Swin-DPM - last frame", number, higher) for what, number, higher in _WINDOWS),
+    *(_between(what, "no_cond_noise", "condition noise - none", number, higher) for what, number, higher in _WINDOWS),
+    *(
+        Measure(name=f"{what}: generative - matching", mine=("pan", at(f"states.{path}")), other=("latent_matching", at(f"states.{path}")))
+        for what, path in _STATES
     ),
-    Measure(
-        name="blocks lost at step 10: Swin-DPM - last frame",
-        mine=("no_state", "horizon.fidelity.lost_R.-1"),
-        other=("last_frame", "horizon.fidelity.lost_R.-1"),
-        higher=False,
+    *(
+        Measure(name=f"{what}: generative - untrained", mine=("pan", at(f"states.{path}")), other=("pan", at(f"states_untrained.{path}")))
+        for what, path in _STATES
     ),
-    Measure(
-        name="dB at step 10: Swin-DPM - last frame", mine=("no_state", "horizon.quality_R.-1.psnr_db"), other=("last_frame", "horizon.quality_R.-1.psnr_db")
-    ),
-    Measure(name="fidelity at step 10: condition noise - none", mine=("no_state", _LAST), other=("no_cond_noise", _LAST)),
-    Measure(
-        name="blocks lost at step 10: condition noise - none",
-        mine=("no_state", "horizon.fidelity.lost_R.-1"),
-        other=("no_cond_noise", "horizon.fidelity.lost_R.-1"),
-        higher=False,
-    ),
-    Measure(
-        name="dB at step 10: condition noise - none", mine=("no_state", "horizon.quality_R.-1.psnr_db"), other=("no_cond_noise", "horizon.quality_R.-1.psnr_db")
-    ),
-    Measure(name="smoothness at joins: Swin-DPM - last frame", mine=("no_state", "horizon.joins"), other=("last_frame", "horizon.joins")),
-    Measure(name="spread of states: generative - matching", mine=("pan", "states.spread.relative"), other=("latent_matching", "states.spread.relative")),
-    Measure(name="directions of states: generative - matching", mine=("pan", "states.spread.rank"), other=("latent_matching", "states.spread.rank")),
-    Measure(name="probe of places: generative - matching", mine=("pan", "states.probe.accuracy"), other=("latent_matching", "states.probe.accuracy")),
 )
 
 
@@ -72,25 +101,35 @@ def results() -> dict[str, Any] | None:
     return told
 
 
+#: Of the table: name, number, digits behind the point.
+COLUMNS: tuple[tuple[str, Number, int], ...] = (
+    ("CPU min", lambda run: sum(run["cpu_s"]) / 60, 1),
+    ("obeyed 1", at("horizon.fidelity.obeyed_R.0"), 2),
+    ("step 10", at("horizon.fidelity.obeyed_R.-1"), 2),
+    ("all", _FIDELITY, 2),
+    ("copy", at("copy.obeyed"), 2),
+    ("nothing", at("told_nothing.obeyed"), 2),
+    ("no text", at("no_text.obeyed"), 2),
+    ("px 10", at("horizon.fidelity.error_px_R.-1"), 1),
+    ("lost 10", at("horizon.fidelity.lost_R.-1"), 2),
+    ("dB 10", at("horizon.quality_R.-1.psnr_db"), 1),
+    ("joins", at("horizon.joins"), 3),
+    ("true", at("horizon.true_joins"), 3),
+    ("spread", at("states.spread.relative"), 3),
+    ("rank", at("states.spread.rank"), 1),
+    ("probe R2", at("states.probe.r2"), 2),
+)
+
+
 def is_fresh(made: Mapping[str, Any]) -> bool:
     """Whether every run was made by the code that is here."""
     return {run["code"] for run in made["runs"]} == {code_hash()}
 
 
-def value(run: Run, path: str) -> float | None:
-    """A number of a run; None where it was not measured."""
-    at: Any = run
-    for key in path.split("."):
-        if at is None:
-            return None
-        at = at.get(key) if isinstance(at, Mapping) else at[int(key)]
-    return None if at is None else float(at)
-
-
-def by_seed(runs: Sequence[Run], arm: str, path: str) -> dict[int, float]:
+def by_seed(runs: Sequence[Run], arm: str, number: Number) -> dict[int, float]:
     """An arm's number, by seed."""
-    found = {run["seed"]: value(run, path) for run in runs if run["arm"] == arm}
-    return {seed: number for seed, number in found.items() if number is not None}
+    found = {run["seed"]: number(run) for run in runs if run["arm"] == arm}
+    return {seed: value for seed, value in found.items() if value is not None}
 
 
 def margins(runs: Sequence[Run], measure: Measure) -> list[float]:
@@ -105,18 +144,18 @@ def lines(made: Mapping[str, Any]) -> list[str]:
     codes = ", ".join(sorted({run["code"] for run in runs}))
     told = [f"committed results, code {codes}: " + ("current" if fresh else f"STALE, the code is now {code_hash()}; run benchmarks/blockworld_runs.py")]
     told += [f"{made['settings']['films']} films, {made['settings']['blocks']} blocks; on {made['machine']['cpu']}, {made['machine']['cores']} cores", ""]
-    names = ("CPU s", "obeyed 1", "step 10", "all", "px 10", "lost 10", "dB 10", "joins", "spread", "rank", "probe")
-    told.append(f"{'arm, seed':<20}" + "".join(name.rjust(9) for name in names))
-    paths = ("horizon.fidelity.obeyed_R.0", _LAST, _FIDELITY, "horizon.fidelity.error_px_R.-1", "horizon.fidelity.lost_R.-1", "horizon.quality_R.-1.psnr_db")
-    paths += ("horizon.joins", "states.spread.relative", "states.spread.rank", "states.probe.accuracy")
+    told.append(f"{'arm, seed':<22}" + "".join(name.rjust(9) for name, _, _ in COLUMNS))
     for run in sorted(runs, key=lambda run: (run["arm"], run["seed"])):
-        cells = [f"{sum(run['cpu_s']):.0f}", *("-" if (v := value(run, path)) is None else f"{v:.2f}" for path in paths)]
-        told.append(f"{run['arm'] + ' ' + str(run['seed']):<20}" + "".join(cell.rjust(9) for cell in cells))
-    told += ["", f"{'how much better PAN is (mean; each seed)':<54}margin"]
+        cells = ("-" if (value := number(run)) is None else f"{value:.{digits}f}" for _, number, digits in COLUMNS)
+        told.append(f"{run['arm'] + ' ' + str(run['seed']):<22}" + "".join(cell.rjust(9) for cell in cells))
+    for run in runs:
+        if "planning" in run:
+            told.append(f"{run['arm']}: goals reached in at most 5 actions: " + ", ".join(f"{who} {share:.2f}" for who, share in run["planning"].items()))
+    told += ["", f"{'how much better PAN is (mean; each seed)':<66}margin"]
     for measure in MEASURES:
         found = margins(runs, measure)
         shown = f"{statistics.mean(found):+.3f}   ({', '.join(f'{m:+.3f}' for m in found)})" if found else "not measured"
-        told.append(f"{measure.name:<54}{shown}")
+        told.append(f"{measure.name:<66}{shown}")
     return told
 
 
@@ -128,20 +167,21 @@ def figures(made: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
     def figure(number: float | None, target: float, met: Callable[[float], bool]) -> dict[str, Any]:
         return {"value": None if number is None else round(number, 4), "target": target, "met": None if number is None else met(number)}
 
+    def minutes(of: Run) -> float:
+        """CPU-minutes; the autoencoder's are every arm's."""
+        return (sum(of["cpu_s"]) + (made or {})["autoencoder_cpu_s"]) / 60
+
+    model, chance = at("planning.model")(long), at("planning.random")(long)
+    arms = [minutes(run) for run in runs if run["arm"] != "long"]
     found = {
-        "fidelity_step_1": figure(value(long, "horizon.fidelity.obeyed_R.0"), TARGET_FIRST, lambda v: v >= TARGET_FIRST),
-        "fidelity_step_10": figure(value(long, "horizon.fidelity.obeyed_R.9"), TARGET_TENTH, lambda v: v >= TARGET_TENTH),
-        "planning_model_less_random": _planning(long, figure),
+        "fidelity_step_1": figure(at("horizon.fidelity.obeyed_R.0")(long), TARGET_FIRST, lambda v: v >= TARGET_FIRST),
+        "fidelity_step_10": figure(at("horizon.fidelity.obeyed_R.9")(long), TARGET_TENTH, lambda v: v >= TARGET_TENTH),
+        "long_run_cpu_minutes": figure(minutes(long) if long else None, LONG_MINUTES, lambda v: v <= LONG_MINUTES),
+        "longest_arm_cpu_minutes": figure(max(arms) if arms else None, ARM_MINUTES, lambda v: v <= ARM_MINUTES),
+        "planning_model_less_random": figure(None if model is None or chance is None else model - chance, 0.0, lambda v: v > 0),
         "results_are_of_this_code": figure(None if made is None else float(is_fresh(made)), 1.0, lambda v: v == 1.0),
     }
     for measure in MEASURES:
         each = margins(runs, measure)
         found[measure.name] = {"value": round(statistics.mean(each), 4) if each else None, "target": 0.0, "met": all(m > 0 for m in each) if each else None}
     return found
-
-
-def _planning(long: Run, figure: Callable[..., dict[str, Any]]) -> dict[str, Any]:
-    model, chance = value(long, "planning.model"), value(long, "planning.random")
-    margin = None if model is None or chance is None else model - chance
-    told: dict[str, Any] = figure(margin, 0.0, lambda v: v > 0)
-    return told
