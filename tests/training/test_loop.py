@@ -199,3 +199,44 @@ def test_noise_is_a_function_of_what_it_is_seeded_with() -> None:
     assert not torch.equal(one.latents_BCFHW, other.latents_BCFHW)
     assert torch.equal(torch.rand(3, generator=seeded(0, "noise", 5, 1)), torch.rand(3, generator=seeded(0, "noise", 5, 1)))
     assert not torch.equal(torch.rand(3, generator=seeded(0, "noise", 5, 1)), torch.rand(3, generator=seeded(0, "noise", 5, 2)))
+
+
+def test_an_early_stop_stays_one_when_the_run_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = iter([1.0, 1.1, 1.2])
+    monkeypatch.setattr("training.loop.validate", lambda *_: type("Found", (), {"mean": next(told), "figures": lambda self: {}})())
+    options: dict[str, Any] = {"epochs": 9, "validate_every": 1, "save_every": 100, "patience": 2, "log_every": 100}
+    assert trainer(tmp_path, held=Data(1), **options).run() == "stopped early"
+    again = trainer(tmp_path, held=Data(1), **options)
+    assert again.run() == "stopped early"
+    assert again.step == 3
+
+
+def test_a_checkpoint_bears_the_validation_of_its_own_weights_alone_and_a_better_one_is_saved_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = iter([1.0, 0.5, 0.7])
+    monkeypatch.setattr("training.loop.validate", lambda *_: type("Found", (), {"mean": next(told), "figures": lambda self: {}})())
+    trainer(tmp_path, epochs=5, steps=9, held=Data(1), validate_every=3, save_every=4, keep_last=9, log_every=100).run()
+    assert [(each.step, each.validation) for each in committed(tmp_path)] == [(3, 1.0), (4, None), (6, 0.5), (8, None), (9, 0.7)]
+
+
+def test_a_step_of_samples_that_all_failed_their_check_changes_nothing_and_the_run_goes_on(tmp_path: Path) -> None:
+    heard, run = Heard(), trainer(tmp_path, epochs=2)
+    run._watchers = [heard]
+    batches = [Data(2)._all[n] for n in range(2)]
+    for batch in batches:
+        object.__setattr__(batch.window, "real_B", torch.zeros(1, dtype=torch.bool))
+    run.steps, before = 4, weights(run.glp)
+    assert run.learn(batches) is False
+    assert (run.step, run.guard.skipped) == (1, 0)
+    assert all(torch.equal(value, before[name]) for name, value in weights(run.glp).items())
+    run.train.skipped["s0"] = "damaged"  # type: ignore[index]
+    run._since = 0.0
+    run._log(0)
+    assert "samples left out 1" in heard.lines[0]
+
+
+def test_a_resumed_run_plans_whole_epochs_whatever_the_rest_of_this_one_is(tmp_path: Path) -> None:
+    """Four windows in two steps an epoch; where the rest of the epoch takes more steps than its share, as with a bucket more, later epochs do not."""
+    run = trainer(tmp_path, epochs=3, data=Data(4))
+    run.step, run.train.position = 1, 1  # type: ignore[misc]
+    assert (len(run.train), run.train.epoch_steps) == (3, 4)
+    assert run._planned() == 1 + 2 + 2 * 2

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from tests.training.made_run import Batch, window
 from training.parallel import World
 from training.seen import Seen, read_seen
@@ -30,3 +32,12 @@ def test_ranks_of_one_sequence_write_once(tmp_path: Path) -> None:
         seen.begin(1)
         seen.told(1, [Batch(window(0), keys=(f"k{rank // 2}",))])
     assert read_seen(tmp_path) == {1: ["k0", "k1"]}
+
+
+def test_samples_that_failed_their_check_were_not_learnt_from(tmp_path: Path) -> None:
+    batch = Batch(window(0, batch=3), keys=("a", "damaged", ""))
+    object.__setattr__(batch.window, "real_B", torch.tensor([True, False, False]))
+    seen = Seen(tmp_path, World())
+    seen.begin(1)
+    seen.told(1, [batch])
+    assert read_seen(tmp_path) == {1: ["a"]}

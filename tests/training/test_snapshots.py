@@ -67,3 +67,16 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     assert found is not None
     assert found.step == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000002", "step_00000004", "step_00000005"]
+
+
+def test_a_marker_that_was_cut_off_is_passed_over_and_named(tmp_path: Path) -> None:
+    snapshots = Snapshots(tmp_path, keep_last=3)
+    for step in (1, 2):
+        snapshots.save(step, {"x": torch.full((3,), float(step))}, {}, 0.5)
+    snapshots.settle()
+    marker = tmp_path / "step_00000002" / MARKER
+    marker.write_text(marker.read_text("utf-8")[:20])
+    with pytest.warns(UserWarning, match="is no JSON"):
+        found = snapshots.newest()
+    assert found is not None
+    assert found.step == 1

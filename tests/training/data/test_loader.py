@@ -145,6 +145,7 @@ def test_it_resumes_exactly_and_in_another_world(latents: Path) -> None:
     again = loader(latents)
     again.load_state_dict(state)
     assert len(again) == 2
+    assert again.epoch_steps == len(whole) == 4
     assert again.position == 4
     assert all(alike(*pair) for pair in zip([*first, *again], whole, strict=True))
     seen = Counter(key for batch in first for key in batch.keys)
