@@ -45,6 +45,7 @@ def command(
     """Train a phase of a model on curated shards; the same command takes up a run that was stopped."""
     from pipelines import train_recipe
 
+    folder = run_folder(out)
     resolved = train_recipe.load(recipe, [*(sets or []), *([f'phase="{phase}"'] if phase else [])])
     index = train_recipe.checked(resolved, model, shards)
     if plan or resolved.workers.memory is not None:
@@ -54,13 +55,26 @@ def command(
             raise ValueError("this training does not fit; see above what would")
     if plan:
         return Exit.COMPLETE
-    folder = Path(out).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.toml").write_text(resolved.to_toml(), "utf-8")
     asked = {"out": str(folder), "shards": shards_path(shards), "model": str(Path(model).absolute()), "settings": resolved.run_settings()}
     asked |= {"start": f"{time.time_ns()}-{os.getpid()}", "image": pictured(image, model, resolved)}
     with followed(folder):
         return in_process(asked) if here else on_cluster(asked, resolved, cpus)
+
+
+def run_folder(out: str) -> Path:
+    """The run's folder, as every worker finds it.
+
+    Raises:
+        ValueError: a uri.
+    """
+    if "://" in out:
+        raise ValueError(
+            f"OUT {out} is a uri, and a run's checkpoints need a file system that every worker reaches (each rank writes its part, and one renames the whole); "
+            "give a folder on a shared mount, such as /mnt/shared/run; --shards may be a uri"
+        )
+    return Path(out).absolute()
 
 
 def shards_path(shards: str) -> str:

@@ -19,7 +19,7 @@ class Workers(Config):
     """What of the cluster a run takes."""
 
     least: int = Field(1, ge=1, description="it starts, and goes on after a loss, with as many")
-    most: int | None = Field(None, ge=1, description="it grows up to so many as the cluster does; none = `least`: a fixed number")
+    most: int | None = Field(None, ge=1, description="it grows up to so many as the cluster does, copies of the model alone; none = `least`: a fixed number")
     cpus: float = Field(1.0, gt=0, description="of each worker")
     gpus: float = Field(0.0, ge=0, le=1, description="of each worker: 1 or none")
     memory: float | None = Field(None, gt=0, description="GB of each GPU (80 of an H100, 141 of an H200): a run that does not fit is refused; none: not asked")
@@ -46,7 +46,7 @@ def load(file: str | None, sets: Iterable[str] = ()) -> TrainRecipe:
     """A recipe from a TOML file, or the defaults, with `sets` ("a.b=VALUE") on top.
 
     Raises:
-        SettingsError: no such file, not TOML, an unknown key, a wrong type, a value out of bounds, or fewer workers at most than at least.
+        SettingsError: no such file, not TOML, an unknown key, a wrong type, a value out of bounds, or numbers of workers that the model cannot lie over.
     """
     text, where = "", "train recipe"
     if file is not None:
@@ -55,13 +55,30 @@ def load(file: str | None, sets: Iterable[str] = ()) -> TrainRecipe:
             raise SettingsError(where, ["no such file"])
         text = path.read_text("utf-8")
     recipe = strict_toml.build(TrainRecipe, strict_toml.apply_sets(strict_toml.parse(text, where), sets), where)
-    workers = recipe.workers
-    if workers.most is not None and workers.most < workers.least:
-        raise SettingsError(where, [f"workers.most {workers.most} is below workers.least {workers.least}"])
-    each = recipe.parallel.shard * recipe.parallel.sequence
-    if workers.least % each:
-        raise SettingsError(where, [f"workers.least {workers.least} is no multiple of parallel.shard x parallel.sequence, {each}"])
+    if faults := miscounted(recipe):
+        raise SettingsError(where, faults)
     return recipe
+
+
+def miscounted(recipe: TrainRecipe) -> list[str]:
+    """What is wrong with the number of workers, one sentence each.
+
+    Between `least` and `most` Ray Train takes any number that the cluster has room for; a mesh of shards or sequences takes multiples alone.
+    """
+    workers, parallel = recipe.workers, recipe.parallel
+    each, most = parallel.shard * parallel.sequence, workers.most if workers.most is not None else workers.least
+    faults = []
+    if most < workers.least:
+        faults.append(f"workers.most {most} is below workers.least {workers.least}")
+    if workers.least % each:
+        faults.append(f"workers.least {workers.least} is no multiple of parallel.shard x parallel.sequence, {each}")
+    if most > workers.least and (each > 1 or parallel.replicate is not None):
+        spread = f"parallel.shard x parallel.sequence is {each}" if each > 1 else f"parallel.replicate is {parallel.replicate}"
+        faults.append(
+            f"workers.most {most} is above workers.least {workers.least} while {spread}: Ray may start any number of workers between the two, and most of "
+            "them cannot hold this mesh; leave workers.most out for a fixed number, or have copies alone: parallel.shard and parallel.sequence 1, no replicate"
+        )
+    return faults
 
 
 def checked(recipe: TrainRecipe, model: str, shards: str) -> "Index":

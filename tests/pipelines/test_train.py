@@ -21,6 +21,7 @@ from pipelines.exits import Exit
 from pipelines.strict_toml import SettingsError
 from tests.training.data import made_clips
 from tests.training.data.made_latents import encode
+from training.data.index import Index
 from training.model.checkpoint import init_model, open_model, save_model
 from training.model.spec import SPECS
 from training.phases import read_history
@@ -58,15 +59,18 @@ def arguments(out: Path, latents: Path, model: Path, *sets: str, phase: str = "d
 
 def test_a_recipe_is_strict(tmp_path: Path) -> None:
     file = tmp_path / "r.toml"
-    file.write_text('phase = "joint"\n[optim]\nlr = 2e-5\n[workers]\nleast = 4\nmost = 8\n[parallel]\nsequence = 2\n')
+    file.write_text('phase = "joint"\n[optim]\nlr = 2e-5\n[workers]\nleast = 4\n[parallel]\nsequence = 2\n')
     recipe = train_recipe.load(str(file), ["loop.epochs=1"])
-    assert (recipe.phase, recipe.optim.lr, recipe.workers.most, recipe.loop.epochs) == ("joint", 2e-5, 8, 1)
+    assert (recipe.phase, recipe.optim.lr, recipe.workers.least, recipe.loop.epochs) == ("joint", 2e-5, 4, 1)
     assert "workers" not in recipe.run_settings()
     assert train_recipe.load(None).optim.clip == 0.05
+    assert train_recipe.load(None, ["workers.least=4", "workers.most=8"]).workers.most == 8
     for sets, text in (
         (["optim.klip=1"], r"unknown key; did you mean optim\.clip"),
         (["workers.least=3", "parallel.shard=2"], r"no multiple of parallel\.shard x parallel\.sequence, 4"),
         (["workers.most=2"], r"workers\.most 2 is below workers\.least 4"),
+        (["workers.most=8"], r"workers\.most 8 is above workers\.least 4 while parallel\.shard x parallel\.sequence is 2: .* leave workers\.most out"),
+        (["workers.most=8", "parallel.sequence=1", "parallel.replicate=4"], r"while parallel\.replicate is 4: .* parallel\.sequence 1, no replicate"),
         (["loop.epochs=0"], "greater than or equal to 1"),
     ):
         with pytest.raises(SettingsError, match=text):
@@ -104,6 +108,13 @@ def test_what_the_user_has_wrong_is_told_before_anything_starts(latents: Path, m
         with pytest.raises(ValueError, match=text):
             train.main(given)
     assert not (out / "snapshots").exists()
+
+
+def test_a_uri_is_no_place_for_a_run(latents: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="OUT s3://bucket/run is a uri, and a run's checkpoints need a file system that every worker reaches"):
+        train.main(["s3://bucket/run", *arguments(Path("run"), latents, model)[1:], "--here"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_both_phases_in_this_process(latents: Path, model: Path, tmp_path: Path) -> None:
@@ -225,3 +236,45 @@ def test_two_workers_of_which_one_is_killed_and_a_resume_by_one(latents: Path, m
         assert losses.pop() == pytest.approx(curve[step].pop(), rel=1e-3)  # one rank's sums are in another order
     assert train.main([*arguments(out, latents, model, "loop.epochs=4", "loop.steps=14"), "--here"]) == Exit.COMPLETE
     assert committed(out / "snapshots")[-1].step == 14
+
+
+def in_the_manifest(latents: Path) -> list[str]:
+    """The samples that are published to learn from."""
+    return sorted(sample.entry.key for sample in Index.read(latents, SPECS["debug"]).samples)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("ray_local")
+def test_a_driver_of_a_ray_run_killed_within_an_epoch_and_the_same_command_again(latents: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    given = arguments(out, latents, model, "loop.epochs=4", "loop.save_every=3", "loop.windows=1", "data.workers=1", "loop.export=last")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-m", "pipelines.train", *given, "--cpus", "1"]
+    victim = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        killed_at(out, 9, lambda: [psutil.Process(victim.pid)]).join()  # the second epoch's second step
+    finally:
+        os.killpg(victim.pid, signal.SIGKILL)  # the Ray that it started
+    assert victim.wait() == -signal.SIGKILL
+    assert not (out / "model").exists()
+    assert 3 <= committed(out / "snapshots")[-1].step < 4 * SAMPLES
+    assert train.main(given) == Exit.COMPLETE
+    assert attempts(out) == 2
+    assert keys_by_epoch(out, 4 * SAMPLES) == [in_the_manifest(latents)] * 4
+    assert all(len(losses) == 1 for losses in told_twice(out).values())  # what was lost is learnt again to the bit
+    assert read_history(out / "model") == ("decoder",)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("ray_local")
+def test_as_many_workers_as_the_cluster_has_room_for(latents: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "elastic"
+    assert train.main(arguments(out, latents, model, "workers.least=1", "workers.most=3", "loop.epochs=2")) == Exit.COMPLETE
+    assert {file.name for file in (out / "samples").iterdir()} == {"rank_0.jsonl", "rank_1.jsonl"}  # the cluster has two CPUs
+    keys = sorted(key for step in read_seen(out / "samples").values() for key in step)
+    assert keys == sorted(in_the_manifest(latents) * 2)
+    assert read_history(out / "model") == ("decoder",)

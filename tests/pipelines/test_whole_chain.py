@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1500)]
 #: A corpus this small has no split to validate on.
-SHORT = ["--set", "loop.windows=2", "--set", "loop.epochs=1", "--set", "loop.validate_every=0"]
+SHORT = ["--set", "loop.windows=2", "--set", "loop.epochs=1", "--set", "loop.validate_every=0", "--set", "data.workers=0"]
+TWO_WORKERS = ["--cpus", "4", "--set", "workers.least=2"]
 
 
 def pan(*words: str) -> str:
@@ -32,8 +33,10 @@ def test_raw_films_to_a_film_that_was_imagined(tmp_path: Path) -> None:
     assert "2 clips of latents" in pan("encode", clips, latents, "--model", model, "--cpus", "2")
     pan("verify", latents)
     decoder, joint = str(tmp_path / "decoder"), str(tmp_path / "joint")
-    pan("train", decoder, "--shards", latents, "--model", model, "--phase", "decoder", "--here", *SHORT)
-    pan("train", joint, "--shards", latents, "--model", f"{decoder}/model", "--phase", "joint", "--cpus", "4", "--set", "workers.least=2", *SHORT)
+    pan("train", decoder, "--shards", latents, "--model", model, "--phase", "decoder", *TWO_WORKERS, *SHORT)
+    pan("train", joint, "--shards", latents, "--model", f"{decoder}/model", "--phase", "joint", *TWO_WORKERS, *SHORT)
+    for run in (decoder, joint):
+        assert {file.name for file in Path(run, "samples").iterdir()} == {"rank_0.jsonl", "rank_1.jsonl"}
     assert json.loads((tmp_path / "joint" / "model" / "history.json").read_text()) == {"phases": ["decoder", "joint"]}
     picture, film = tmp_path / "first.png", tmp_path / "film.mp4"
     with av.open(next((tmp_path / "world" / "videos").iterdir())) as source:
