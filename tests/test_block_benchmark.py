@@ -30,9 +30,9 @@ def test_the_bounds_are_measured_without_a_model() -> None:
     assert [line[:26].strip() for line in lines[2:4]] == ["true simulator", "copy of the first frame"]
     assert figures["fidelity_truth"] == {"value": 1.0, "target": 1.0, "met": True}
     committed = json.loads((SCRIPT.parent / "results" / "blockworld.json").read_text("utf-8"))
-    (long,) = (each for each in committed["runs"] if each["arm"] == "long")
-    assert figures["fidelity_step_1"]["value"] == pytest.approx(long["horizon"]["fidelity"]["obeyed_R"][0], abs=1e-4)
-    assert any(line.startswith(f"committed results, code {long['code']}") for line in lines)
+    first = [each["horizon"]["fidelity"]["obeyed_R"][0] for each in committed["runs"] if each["arm"] == "long"]
+    assert figures["fidelity_step_1"]["value"] == (pytest.approx(first[0], abs=1e-4) if first else None)
+    assert any(line.startswith(f"committed results, code {committed['runs'][0]['code']}") for line in lines)
 
 
 @pytest.fixture
