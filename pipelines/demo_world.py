@@ -33,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def command(
     out: Annotated[Path, typer.Argument(help="Folder; what is there already is not made again.")] = Path("demo-world"),
-    films: Annotated[int, typer.Option(min=20, help="Training films of ten actions each.")] = 200,
-    steps: Annotated[int, typer.Option(min=100, help="Steps of the decoder phase, 4 windows each; the joint phase takes a fifth.")] = 6000,
+    films: Annotated[int, typer.Option(min=20, help="Training films of ten actions each.")] = 300,
+    steps: Annotated[int, typer.Option(min=100, help="Steps of the decoder phase, 4 windows each; the joint phase takes a fifth.")] = 12_000,
     stories: Annotated[int, typer.Option(min=1, help="Unseen tables on which obedience is measured.")] = 10,
 ) -> int:
     """Train a small world model on coloured blocks that are pushed as words say, and film it obeying on a table that it has never seen."""
@@ -46,7 +46,7 @@ def command(
     print(f"1/3 films, curation, autoencoder and latents in {out}", flush=True)
     chain.prepare()
     print(f"2/3 training: {steps} steps of the decoder, {steps // 5} of both; a run that is stopped is taken up", flush=True)
-    chain.train(chain.folder / "decoder", chain.folder / "first", "decoder", steps)
+    chain.train(chain.folder / "decoder", chain.folder / "first", "decoder", steps, {"optim.lr": 4e-3})
     chain.train(chain.folder / "joint", chain.folder / "decoder" / "model", "joint", steps // 5, {"optim.lr": 2e-3})
     print(f"3/3 filming {stories} unseen tables", flush=True)
     figures = filmed(chain.folder, chain.folder / "joint" / "model", world, stories)
