@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from curation import __version__
 from curation.clips import one_line
 from curation.lock import Lock, LockLost, OutputLocked, hold
-from curation.plan import PlanMismatch, read_plan, write_plan
+from curation.plan import PLAN, PlanMismatch, read_plan, write_plan
 from curation.storage import Storage, write_file
 from pipelines.exits import Exit
 from pipelines.recipe import Recipe
@@ -202,6 +202,6 @@ def resolved(store: Storage) -> str:
         raise ValueError(
             f"{store.root} has no {RESOLVED}: it is not an output of `pan curate`; give its folder, or begin one: pan curate VIDEOS --out {store.root}"
         )
-    if "encoder" in read_plan(store):
+    if store.size(PLAN) is not None and "encoder" in read_plan(store):
         raise ValueError(f"{store.root} holds latents of `pan encode`, this command reads outputs of `pan curate`; `pan status` and `pan verify` read both")
     return store.read(RESOLVED).decode()
