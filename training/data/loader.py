@@ -4,8 +4,10 @@ import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
 import numpy as np
@@ -211,8 +213,10 @@ class Loader:
 
         ahead = {"multiprocessing_context": "spawn", "prefetch_factor": self._ahead} if self._workers else {}
         collate = Collator(self.index.kind, self.spec, self._null_ND)
+        others = set(active_children())
         handed = map(unpacked, iter(DataLoader(self._reader, batch_sampler=_Walk(self), num_workers=self._workers, collate_fn=collate, **ahead)))
-        return Ahead(handed) if self._workers else handed
+        started = [child for child in active_children() if child not in others]
+        return Ahead(handed, lambda: _fallen(started)) if self._workers else handed
 
     def _next(self) -> Batch:
         began = time.monotonic()
@@ -262,6 +266,17 @@ class Loader:
 
         text = load(null_of(self.index.store, self.index.manifest))["text"]
         return padded([text], self.spec.text.tokens)[0], text.dtype
+
+
+def _fallen(workers: Sequence[BaseProcess]) -> str | None:
+    """What to say of a worker that is no more; they live as long as the loader."""
+    gone = [worker for worker in workers if worker.exitcode is not None]
+    if not gone:
+        return None
+    return (
+        f"loader: data worker {gone[0].pid} ended with exit code {gone[0].exitcode} (minus a signal: -9 is usually the system's answer to too little memory); "
+        "run again to go on at the last checkpoint, with fewer data workers or smaller batches if memory was short"
+    )
 
 
 class _Walk:

@@ -1,6 +1,8 @@
 """What stands between worker processes and the training: parcels that hold all tensors in one, and a thread that fetches the next."""
 
+import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -104,14 +106,61 @@ def test_ahead_is_one_ahead_and_closes() -> None:
     assert asked == [0, 1]
 
 
+def test_half_a_message_of_a_dead_writer_ends_in_an_error_and_closes() -> None:
+    """What a worker leaves in the pipe that is killed while it writes; its reader cannot tell it from a slow one."""
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    died: list[str] = []
+
+    def items() -> Iterator[bytes]:
+        while True:
+            yield reader.recv_bytes()
+
+    writer.send_bytes(b"whole")
+    ahead = Ahead(items(), lambda: died[0] if died else None)
+    assert next(ahead) == b"whole"
+    os.write(writer.fileno(), (100).to_bytes(4, "big") + b"half")
+    died.append("data worker 7 ended with exit code -9")
+    with pytest.raises(RuntimeError, match="worker 7 ended with exit code -9"):
+        next(ahead)
+    ahead.close()
+    os.write(writer.fileno(), bytes(96))  # so that the thread ends
+
+
+def test_a_killed_worker_stops_a_training_that_runs_in_a_thread(latents: Path) -> None:
+    """As Ray runs it, where torch's own signal handler tells nobody."""
+    code = f"""
+import multiprocessing, threading, time
+from training.data.loader import Loader
+from training.model.spec import SPECS
+def train():
+    loader = Loader({str(latents)!r}, SPECS["debug"], phase="decoder", batch=1)
+    try:
+        next(iter(loader))
+        for child in multiprocessing.active_children():
+            child.kill()
+        while True:
+            list(loader)
+    except RuntimeError as wrong:
+        print(wrong, flush=True)
+    loader.close()
+    print("closed", flush=True)
+if __name__ == "__main__":
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False)
+    assert ended.returncode == 0, ended.stderr[-500:]
+    assert re.search("data worker .* exit code -9|DataLoader worker.* exited unexpectedly", ended.stdout), ended.stdout
+    assert "closed" in ended.stdout
+
+
 def test_a_worker_that_dies_stops_the_training(latents: Path) -> None:
     loader = Loader(latents, SPEC, phase="decoder", batch=1, workers=1, ahead=1)
     next(iter(loader))
-    import multiprocessing
-
     for child in multiprocessing.active_children():
         os.kill(child.pid or 0, signal.SIGKILL)
-    with pytest.raises(RuntimeError, match="DataLoader worker"):
+    with pytest.raises(RuntimeError, match=r"DataLoader worker|data worker"):
         [list(loader) for _ in range(3)]
     loader.close()
 
