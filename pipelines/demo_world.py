@@ -73,7 +73,7 @@ def filmed(folder: Path, model: Path, world: Any, stories: int) -> dict[str, Any
     told, judged = list(episodes(world, 10, 3, stories, "unseen")), []
     with Film(folder / FILM, FILM_FPS) as shown:
         for story in told:
-            made = predict(picture(world, story.positions_TN2[0], story.camera_T2[0]), [str(action) for action in story.actions])
+            made = predict(picture(world, story.positions_TN2[0], story.camera_T2[0]), story.words)
             judged.append(steps(made, story))
             shown.add(np.stack(list(beside(made, film(world, story.positions_TN2, story.camera_T2), story, judged[-1]))))
     found, copied = summary(judged), fidelity(copy_of_start(world), told)

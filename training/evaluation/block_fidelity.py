@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from training.evaluation.block_pictures import film, picture
 from training.evaluation.block_reader import Reading, read
-from training.evaluation.block_words import Action, parse
+from training.evaluation.block_words import Action, by_name, named_in, parse
 from training.evaluation.blockworld import Episode, World, after, panned
 from training.model.plain import must
 
@@ -97,9 +97,7 @@ def fidelity(predict: Predictor, stories: Iterable[Episode]) -> Fidelity:
     Raises:
         ValueError: there is no story, or they have different numbers of rounds.
     """
-    judged = [
-        steps(predict(picture(story.world, story.positions_TN2[0], story.camera_T2[0]), [str(action) for action in story.actions]), story) for story in stories
-    ]
+    judged = [steps(predict(picture(story.world, story.positions_TN2[0], story.camera_T2[0]), story.words), story) for story in stories]
     return summary(judged)
 
 
@@ -137,10 +135,22 @@ def simulator(world: World) -> Predictor:
         must(at is not None, "block world: the first image does not show every block; give one of this world's")
         assert at is not None
         positions, cameras = [at[None]], [view[None]]
-        for action in map(parse, actions):
+        for action in meant(world, actions):
             positions.append(after(world, positions[-1][-1], action))
             cameras.append(panned(world, cameras[-1][-1], action.pan))
         drawn = film(world, np.concatenate(positions), np.concatenate(cameras))
         return np.concatenate([image_HWC[None], drawn[1:]])
 
     return predict
+
+
+def meant(world: World, words: Sequence[str]) -> list[Action]:
+    """The actions that a story's words tell, each in the light of those before it."""
+    found, it = list[Action](), None
+    for text in words:
+        if it is None and (it := named_in(text)) is not None:
+            found.append(Action())
+            continue
+        other = next((colour for colour in world.colours if colour != it), "")
+        found.append(parse(by_name(text, it, other) if it else text))
+    return found

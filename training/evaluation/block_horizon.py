@@ -49,7 +49,7 @@ def horizon(predict: Predictor, stories: Iterable[Episode], settings: Smoothness
     judged, qualities, smooth, true_smooth = [], [], [], []
     for story in stories:
         world, true = story.world, film(story.world, story.positions_TN2, story.camera_T2)
-        made = predict(picture(world, story.positions_TN2[0], story.camera_T2[0]), [str(action) for action in story.actions])
+        made = predict(picture(world, story.positions_TN2[0], story.camera_T2[0]), story.words)
         must(made.shape == true.shape, f"block world: a film of {list(made.shape)}, the story's is {list(true.shape)}")
         joins = range(1 + world.chunk_frames, len(true), world.chunk_frames)
         judged.append(steps(made, story))

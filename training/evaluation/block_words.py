@@ -13,6 +13,7 @@ WAYS: tuple[Way, ...] = get_args(Way)
 UNIT: dict[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 NOTHING = "nothing moves"
 
+_NAMING = re.compile(r"it is the (\w+) block")
 _PUSH = re.compile(r"(?:push )?the (\w+) block (left|right|up|down)")
 _PAN = re.compile(r"the camera pans (left|right|up|down)")
 
@@ -70,3 +71,24 @@ def parse(text: str) -> Action:
     action = Action(tuple(Push(m[1], m[2]) for m in pushes if m), pan[1] if pan else None)  # type: ignore[arg-type]
     must(str(action) == text, f'{text!r} is no action of the block world; say "push the red block left", "{NOTHING}" or "the camera pans up"')
     return action
+
+
+def naming(colour: str) -> str:
+    """The words that say which block is "it"."""
+    return f"it is the {colour} block"
+
+
+def named_in(text: str) -> str | None:
+    """The block that the words say is "it": the inverse of `naming`; None of other words."""
+    found = _NAMING.fullmatch(text)
+    return found[1] if found else None
+
+
+def by_reference(text: str, it: str, other: str) -> str:
+    """An action's words without its blocks' names: "push it left and the other one up"."""
+    return text.replace(f"the {it} block", "it").replace(f"the {other} block", "the other one")
+
+
+def by_name(text: str, it: str, other: str) -> str:
+    """The inverse of `by_reference`."""
+    return re.sub(r"\bit\b", f"the {it} block", text).replace("the other one", f"the {other} block")

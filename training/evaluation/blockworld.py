@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.evaluation.block_physics import Positions_N2, Table, ahead, moved, pace
-from training.evaluation.block_words import UNIT, WAYS, Action, Push
+from training.evaluation.block_words import UNIT, WAYS, Action, Push, by_reference, naming
 from training.model.plain import built, must
 
 Rgb = tuple[int, int, int]
@@ -63,9 +63,14 @@ class World:
     chunk_frames: int = 40
     """Frames an action takes: PAN's chunk."""
     fps: float = 16.0
+    named: Literal["always", "once"] = "always"
+    """"once": a story's first action says which of the two blocks is "it", and nothing moves; all later ones speak of "it" and "the other one". Neither the
+    picture nor an action alone tells then what is meant: who obeys has kept the beginning."""
 
     def __post_init__(self) -> None:
         must(64 <= self.size <= 128 and self.size % 2 == 0, f"block world: size {self.size}; it must be even, 64 to 128 px")
+        must(self.named in ("always", "once"), f'block world: blocks named {self.named!r}; they are named "always" or "once"')
+        must(self.named == "always" or self.blocks == 2, f"block world: {self.blocks} blocks named once; with one of two, the other is the other one")
         must(1 <= self.blocks <= len(COLOURS), f"block world: {self.blocks} blocks; there are 1 to {len(COLOURS)} colours")
         must(0.1 <= self.side <= 0.3 and 0.05 <= self.step <= 0.5, f"block world: side {self.side} and step {self.step}; they must be 0.1-0.3 and 0.05-0.5")
         must(0.04 <= self.reach <= 0.12, f"block world: reach {self.reach}; it must be 0.04 to 0.12: less cannot be told, with more the rim leaves the picture")
@@ -110,7 +115,7 @@ class World:
         Raises:
             ValueError: a key is unknown or missing, or a value is of another kind.
         """
-        return built(cls, data, "block world")
+        return built(cls, {"named": "always", **data}, "block world")  # a world of before there was a choice
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,7 @@ class Episode:
     Attributes:
         positions_TN2: the blocks on the table.
         camera_T2: the middle of the view, from the table's.
+        it: the block that the first action names, in a world that names them once.
     """
 
     world: World
@@ -141,11 +147,20 @@ class Episode:
     actions: tuple[Action, ...]
     positions_TN2: npt.NDArray[np.float64]
     camera_T2: npt.NDArray[np.float64]
+    it: str | None = None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What each action is told in."""
+        if self.it is None:
+            return tuple(map(str, self.actions))
+        (other,) = set(self.world.colours) - {self.it}
+        return naming(self.it), *(by_reference(str(action), self.it, other) for action in self.actions[1:])
 
     def events(self) -> list[dict[str, float | str]]:
         """The actions as timed events, s since the film's first frame: action k is in the frames 1 + 40 k to 40 + 40 k."""
         frames, fps = self.world.chunk_frames, self.world.fps
-        return [{"start_s": (1 + frames * k) / fps, "end_s": (1 + frames * (k + 1)) / fps, "text": str(action)} for k, action in enumerate(self.actions)]
+        return [{"start_s": (1 + frames * k) / fps, "end_s": (1 + frames * (k + 1)) / fps, "text": text} for k, text in enumerate(self.words)]
 
 
 def layout(world: World, rng: np.random.Generator, split: Split = "train") -> Layout:
@@ -166,15 +181,16 @@ def episode(world: World, rounds: int, seed: int, number: int, split: Split = "t
     start = layout(world, rng, split)
     at, view, actions = start.positions_N2, np.zeros(2), list[Action]()
     positions, camera = [at[None]], [view[None]]
-    for _ in range(rounds):
-        action, blocks = _drawn(world, at, rng)
+    it = world.colours[int(rng.integers(world.blocks))] if world.named == "once" else None
+    for r in range(rounds):
+        action, blocks = (Action(), after(world, at, Action())) if it and r == 0 else _drawn(world, at, rng)
         pan = _pan(world, view, rng)
         views = panned(world, view, pan)
         actions.append(Action(action.pushes, pan))  # type: ignore[arg-type]
         positions.append(blocks)
         camera.append(views)
         at, view = blocks[-1], views[-1]
-    return Episode(world, start, tuple(actions), np.concatenate(positions), np.concatenate(camera))
+    return Episode(world, start, tuple(actions), np.concatenate(positions), np.concatenate(camera), it)
 
 
 def episodes(world: World, rounds: int, seed: int, count: int, split: Split = "train") -> Iterator[Episode]:
