@@ -13,31 +13,40 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-ROOT = Path(__file__).parents[1]
+from blockworld_measures import GUIDANCE, LONG_ROUNDS, ROUNDS, STEPS, STORIES, WORLDS, Asked, WorldName, measured
+
+if TYPE_CHECKING:
+    from training.evaluation.block_model import History
+
+ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "blockworld.json"
 SEEDS = (0, 1, 2)
-#: Two blocks, no contact: what a CPU without bfloat16 arithmetic can learn in some minutes.
-FILMS, BLOCKS = 400, 2
-#: Steps of 4 windows: of the first phase, and of the second, which all arms but PAN's spend on more of the first, as many as take the same CPU time.
-FIRST, JOINT = 3000, 800
-#: CPU-seconds a step relative to the first phase's of PAN's plan, measured by `cost` on an idle machine: what "the same compute" means.
-COST = {"swin": 1.0, "last_frames": 0.64, "joint": 2.66, "matching": 1.64}
-#: The one long run: 25 minutes of two cores, the autoencoder's two minutes among them.
-LONG = (21_000, 4_000)
-STORIES, ROUNDS, STEPS, GUIDANCE = 20, 10, 10, 2.0
-#: The second phase's rate: what the first has learnt is to stay.
-LATER = {"optim.lr": 2e-3, "loss.dropped": 0.3}
-#: A backbone that nobody has taught learns along a tenth as fast: at the whole rate the optimiser's noise alone makes all its states alike.
-JOINTLY = {"optim.backbone_lr": 0.1}
-#: The long run climbs less high: ten times the steps.
-EARLIER = {True: {"optim.lr": 4e-3}, False: {"optim.lr": 6e-3}}
+#: Films of the training, of ten actions each; of the long run's world more.
+FILMS: dict[WorldName, int] = {"plain": 400, "named_once": 400, "contact": 800}
+#: Steps of the first phase and of the joint one, in place of which the other arms do as much more of the first as takes the same CPU time.
+FIRST, JOINT = 2500, 1000
+#: CPU-seconds of a step relative to the first phase's with PAN's window, measured by `cost`: what "the same compute" means.
+COST = {"swin": 1.0, "last_frames": 1.12, "joint": 2.3}
+#: The one long run, in a world of three blocks that shove one another: within 25 minutes of two cores, what is taught before among them.
+LONG = (8000, 2000)
+#: A step has eight chunks to learn from, whatever the window: four of two, or eight of one.
+WINDOWS: dict[str, dict[str, Any]] = {"swin": {}, "last_frames": {"loop.windows": 8, "loop.batch": 8}}
+#: The second half goes on with what the first has learnt.
+LATER: dict[str, Any] = {"optim.lr": 2e-3}
+#: In these second halves nothing holds the backbone: it learns along, a tenth as fast. States that collapse bring the gradient to 0, beside which any is
+#: a spike. In PAN's own the backbone stays as it was taught, as PAN's Qwen2.5-VL does.
+ALONG_STEPS = 500
+ALONG: dict[str, Any] = {"optim.backbone_lr": 0.1, "optim.spike": 1e9, "also": ("backbone.model.*",)}
+
+Then = Literal["nothing", "decoder", "joint", "matching"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,59 +54,74 @@ class Arm:
     """One way to train the model.
 
     Attributes:
-        history, cond_noise: of the window.
-        then: the second half of the compute: PAN's joint phase, more of the first phase, or matching the next observation's state.
-        again: steps of the second half, where they are not to take the same compute as PAN's.
+        world: where. history, cond_noise: of the window.
+        then: the second half of the compute: none, PAN's joint phase, more of the decoder phase, or matching the next observation's state.
+        along: whether the backbone learns along; only its states are measured then.
+        asked: what is measured of it.
         long: the one long run.
     """
 
     name: str
-    history: str = "swin"
+    asked: Asked
+    world: WorldName = "plain"
+    history: "History" = "swin"
     cond_noise: float = 0.055
-    then: str = "decoder"
-    again: int | None = None
+    then: Then = "nothing"
+    along: bool = False
     long: bool = False
 
     @property
     def base(self) -> str:
         """Name of the first phase's run, which arms may share."""
-        return "long_decoder" if self.long else f"{self.history}_{self.cond_noise:g}"
+        return "long_decoder" if self.long else f"{self.world}_{self.history}_{self.cond_noise:g}"
 
     @property
     def steps(self) -> tuple[int, int]:
         """Of the first phase and of the second."""
         if self.long:
             return LONG
-        plain = COST[self.history]
-        return round(FIRST / plain), self.again or round(JOINT * COST["joint"] / COST.get(self.then, plain))
+        second = {"nothing": 0, "decoder": round(JOINT * COST["joint"]), "joint": JOINT, "matching": JOINT}
+        return round(FIRST / COST[self.history]), ALONG_STEPS if self.along else second[self.then]
 
 
 ARMS = {
     arm.name: arm
     for arm in (
-        Arm(name="pan", then="joint"),
-        Arm(name="no_state"),
-        Arm(name="last_frame", history="last_frames"),
-        Arm(name="no_cond_noise", cond_noise=0.0),
-        Arm(name="no_state_same_windows", again=JOINT),
-        Arm(name="latent_matching", then="matching"),
-        Arm(name="long", then="joint", long=True),
+        Arm(name="swin", asked="windows"),
+        Arm(name="last_frame", asked="windows", history="last_frames"),
+        Arm(name="swin_no_noise", asked="windows", cond_noise=0.0),
+        Arm(name="pan", asked="pan", then="joint"),
+        Arm(name="pan_named_once", asked="pan", world="named_once", then="joint"),
+        Arm(name="no_state_named_once", asked="texts", world="named_once", then="decoder"),
+        Arm(name="generative", asked="states", then="joint", along=True),
+        Arm(name="matching", asked="states", then="matching", along=True),
+        Arm(name="long", asked="long", world="contact", then="joint", long=True),
     )
 }
 
 
-def world() -> Any:
-    """The world, on the model's clock."""
-    from training.evaluation.blockworld import World
-
-    return World(blocks=BLOCKS, contact=False, chunk_frames=4, fps=1.6)
+def of_world(folder: Path, world: WorldName) -> Path:
+    """A world's folder: the first is the runs' own."""
+    return folder if world == "plain" else folder / world
 
 
-def chain(folder: Path) -> Any:
-    """What all arms share."""
+def chain(folder: Path, world: WorldName = "plain") -> Any:
+    """What all arms in a world share."""
     from pipelines.block_chain import Chain
 
-    return Chain(folder=folder, world=world(), films=FILMS)
+    return Chain(folder=of_world(folder, world), world=WORLDS[world](), films=FILMS[world])
+
+
+def prepare(folder: Path) -> None:
+    """The worlds; pictures of two blocks are of one kind, so their autoencoder is one."""
+    from pipelines.block_chain import VAE
+
+    chain(folder).prepare()
+    other = chain(folder, "named_once")
+    other.folder.mkdir(exist_ok=True)
+    shutil.copy2(folder / VAE, other.folder / VAE)
+    other.prepare()
+    chain(folder, "contact").prepare()
 
 
 def run(folder: Path, arm: Arm, seed: int) -> None:
@@ -105,16 +129,14 @@ def run(folder: Path, arm: Arm, seed: int) -> None:
     done = folder / "results" / f"{arm.name}_{seed}.json"
     if done.is_file():
         return
-    shared, steps = chain(folder), arm.steps
+    shared, steps, place = chain(folder, arm.world), arm.steps, {"loop.seed": seed, **WINDOWS[arm.history]}
     first, base, out = (folder / name for name in (f"first_{arm.base}_{seed}", f"{arm.base}_{seed}", f"{arm.name}_{seed}"))
     shared.model(first, shared.world, arm.history, arm.cond_noise, seed)
-    spent = [shared.train(base, first, "decoder", steps[0], {"loop.seed": seed, **EARLIER[arm.long]})]
-    changes = LATER if arm.then == "decoder" else LATER | JOINTLY
-    if arm.then == "matching":
-        changes = changes | {"optim.spike": 1e9}  # states that collapse bring the gradient to 0, beside which any is a spike
-    spent.append(shared.train(out, base / "model", arm.then, steps[1], {"loop.seed": seed, **changes}))
+    spent = [shared.train(base, first, "decoder", steps[0], place)]
+    if arm.then != "nothing":
+        spent.append(shared.train(out, base / "model", arm.then, steps[1], place | LATER | (ALONG if arm.along else {})))
     began = time.process_time()
-    found = measured(base / "model", out / "model", arm, seed)
+    found = measured(base / "model", (out if arm.then != "nothing" else base) / "model", shared.world, arm.asked, seed)
     row = {
         "arm": arm.name,
         "seed": seed,
@@ -128,109 +150,14 @@ def run(folder: Path, arm: Arm, seed: int) -> None:
     part = done.with_suffix(".part")
     part.write_text(json.dumps(row, indent=1) + "\n", "utf-8")
     part.replace(done)
-    print(f"{arm.name} {seed}: obeyed {row.get('horizon', {}).get('fidelity', {}).get('obeyed_R')}", flush=True)
-
-
-def measured(before: Path, model: Path, arm: Arm, seed: int) -> dict[str, Any]:
-    """Everything that is measured of a trained model, on stories whose first layouts no film of the training begins with; other stories for each seed.
-
-    Args:
-        before: the model in front of the second half, whose backbone has learnt nothing.
-    """
-    from training.evaluation.block_fidelity import copy_of_start, fidelity
-    from training.evaluation.block_horizon import horizon
-    from training.evaluation.blockworld import episodes
-    from training.evaluation.predictors import predictor
-    from training.model.checkpoint import open_model
-    from training.sampling import Sampling
-
-    glp, found = open_model(model).eval(), dict[str, Any]()
-    if arm.then != "decoder":
-        found["states"], found["states_untrained"] = states(glp), states(open_model(before).eval())
-    if arm.then == "matching":
-        return found  # its decoder has never met a state
-    sampling = Sampling(steps=STEPS, guidance=GUIDANCE, seed=seed)
-    if arm.then == "decoder":
-        glp = deaf_to_states(glp)
-    stories = list(episodes(world(), ROUNDS, 100 + seed, 3 * STORIES if arm.long else STORIES, "unseen"))
-    found["horizon"] = horizon(predictor(glp, world(), sampling), stories).to_dict()
-    found["copy"] = asdict(fidelity(copy_of_start(world()), stories))
-    if arm.long:
-        found["planning"] = planned(glp)
-    if arm.then == "joint":
-        found["told_nothing"] = asdict(fidelity(predictor(glp, world(), sampling, actions_told=False), stories[:STORIES]))
-        found["no_text"] = asdict(fidelity(predictor(without_text(glp), world(), sampling), stories[:STORIES]))
-    return found
-
-
-def deaf_to_states(glp: Any) -> Any:
-    """The model without backbone: what it is after the first phase alone."""
-    from training.model.glp import GLP
-
-    return GLP(glp.spec, decoder=glp.decoder, vae=glp.vae, text=glp.text).eval()
-
-
-def without_text(glp: Any) -> Any:
-    """The model whose decoder hears no text: what it does, its state alone has told it."""
-    hear = glp.encode_text
-    glp.encode_text = lambda texts: hear([""] * len(texts))
-    return glp
-
-
-def planned(glp: Any, tasks: int = 15) -> dict[str, float]:
-    """Share of the tasks that are solved by imagining each candidate, by the true simulator, and at random; half of the steps spare time."""
-    from training.evaluation.block_fidelity import simulator
-    from training.evaluation.planning import guessing, imagining, success, task
-    from training.evaluation.predictors import predictor
-    from training.sampling import Sampling
-
-    here = world()
-    choosers = {
-        "model": imagining(here, predictor(glp, here, Sampling(steps=STEPS, guidance=GUIDANCE))),
-        "simulator": imagining(here, simulator(here)),
-        "random": guessing(here, 0),
-    }
-    return {name: success((task(here, 0, number) for number in range(tasks)), choose) for name, choose in choosers.items()}
-
-
-def states(glp: Any, train: int = 150, test: int = 50) -> dict[str, Any]:
-    """How much predicted states vary, and what a linear probe reads of the blocks' next places from them."""
-    import numpy as np
-    import torch
-
-    from training.evaluation.block_fidelity import NEAR
-    from training.evaluation.collapse import probe, spread
-
-    with torch.no_grad():
-        pairs = [predicted(glp, split, count) for split, count in (("train", train), ("unseen", test))]
-    found = spread(np.concatenate([x for x, _ in pairs]))
-    return {"spread": asdict(found), "probe": asdict(probe(pairs[0], pairs[1], NEAR * world().step))}
-
-
-def predicted(glp: Any, split: str, count: int) -> tuple[Any, Any]:
-    """(states of each story's second round, the blocks' places at its end), from true films."""
-    import numpy as np
-
-    from training.evaluation.block_pictures import film
-    from training.evaluation.blockworld import episodes
-    from training.model.dialogue import Dialogue, Round
-    from training.model.vision import see
-
-    found, places, here, spec = [], [], world(), glp.spec
-    for story in episodes(here, 2, 7, count, split):  # type: ignore[arg-type]
-        frames = film(here, story.positions_TN2, story.camera_T2)
-        looks = (frames[:1], frames[1 : 1 + here.chunk_frames])
-        sights = [see(look, spec.chunks.fps, spec.backbone.vision) for look in looks]
-        dialogue = Dialogue(tuple(Round(sight, str(action)) for sight, action in zip(sights, story.actions, strict=True)))
-        found.append(glp.predict_states([dialogue])[0, -1].flatten().numpy())
-        places.append(story.positions_TN2[-1].flatten())
-    return np.stack(found), np.stack(places)
+    print(f"{arm.name} {seed}: {spent} s, obeyed {row.get('horizon', {}).get('fidelity', {}).get('obeyed_R')}", flush=True)
 
 
 def code_hash() -> str:
     """Sixteen hex digits of all that a result depends on: the trainer, the model, the world, and this file."""
     told = hashlib.sha256()
-    for file in sorted([*(ROOT / "training").rglob("*.py"), ROOT / "pipelines" / "block_chain.py", Path(__file__)]):
+    files = (ROOT / name for name in ("pipelines/block_chain.py", "benchmarks/blockworld_runs.py", "benchmarks/blockworld_measures.py"))
+    for file in sorted([*(ROOT / "training").rglob("*.py"), *files]):
         told.update(f"{file.relative_to(ROOT)}\n".encode() + file.read_bytes())
     return told.hexdigest()[:16]
 
@@ -243,14 +170,23 @@ def collect(folder: Path) -> None:
     """Writes what is done to RESULTS."""
     import torch
 
+    from pipelines.block_chain import BACKBONE, VAE
+
     rows = [json.loads(file.read_text("utf-8")) for file in sorted((folder / "results").glob("*.json"))]
-    vae = torch.load(folder / "autoencoder.pt", weights_only=True)["cpu_s"]
-    about = {"films": FILMS, "blocks": BLOCKS, "stories": STORIES, "rounds": ROUNDS, "sampling_steps": STEPS, "guidance": GUIDANCE, "cost": COST}
-    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__}
+    taught = {world: sum(torch.load(of_world(folder, world) / file, weights_only=True)["cpu_s"] for file in (VAE, BACKBONE)) for world in WORLDS}
+    about = {"films": FILMS, "stories": STORIES, "rounds": ROUNDS, "long_rounds": LONG_ROUNDS, "sampling_steps": STEPS, "guidance": GUIDANCE, "cost": COST}
+    machine = {"cpu": processor(), "cores": os.cpu_count(), "torch": torch.__version__}
     RESULTS.parent.mkdir(exist_ok=True)
-    made = {"machine": machine, "settings": about, "autoencoder_cpu_s": vae, "runs": rows}
+    made = {"machine": machine, "settings": about, "taught_cpu_s": taught, "worlds": {name: arm.world for name, arm in ARMS.items()}, "runs": rows}
     RESULTS.write_text(json.dumps(made, indent=1) + "\n", "utf-8")
     print(f"{len(rows)} runs in {RESULTS}")
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text("utf-8").splitlines() if told.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def wanted(words: list[str]) -> Iterator[tuple[Arm, int]]:
@@ -265,18 +201,20 @@ def wanted(words: list[str]) -> Iterator[tuple[Arm, int]]:
 
 def cost(folder: Path, steps: int = 150) -> None:
     """Prints the CPU-seconds a step of each kind, relative to the first phase's: the table COST."""
-    import shutil
-
-    shared, found = chain(folder), dict[str, float]()
-    place = folder / "cost"
-    for name, history, phase in (("swin", "swin", "decoder"), ("last_frames", "last_frames", "decoder"), ("joint", "", "joint"), ("matching", "", "matching")):
+    shared, found, place = chain(folder), dict[str, float](), folder / "cost"
+    kinds: tuple[tuple[str, History, Literal["decoder", "joint"]], ...] = (
+        ("swin", "swin", "decoder"),
+        ("last_frames", "last_frames", "decoder"),
+        ("joint", "swin", "joint"),
+    )
+    for name, history, phase in kinds:
         seconds = []
         for count in (10, 10 + steps):
             shutil.rmtree(place / "run", ignore_errors=True)
-            model = place / history if history else place / "base" / "model"
-            if history:
+            model = place / "base" / "model" if phase == "joint" else place / history
+            if phase == "decoder":
                 shared.model(model, shared.world, history, 0.055, 0)
-            seconds.append(shared.train(place / "run", model, phase, count))
+            seconds.append(shared.train(place / "run", model, phase, count, WINDOWS[history]))
         if name == "swin":
             shutil.rmtree(place / "base", ignore_errors=True)
             (place / "run").rename(place / "base")
@@ -296,7 +234,7 @@ def main() -> int:
     torch.set_num_threads(1)
     folder = given.folder.absolute()
     if given.what == "prepare":
-        chain(folder).prepare()
+        prepare(folder)
     elif given.what == "run":
         for arm, seed in wanted(given.arms):
             run(folder, arm, seed)

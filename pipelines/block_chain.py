@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from training.model.spec import ModelSpec
 
 DONE = "done.json"
-#: What every arm of a comparison shares: the corpus, the autoencoder, the latents.
-CLIPS, LATENTS, VAE, FIRST = "clips", "latents", "autoencoder.pt", "first"
+#: What every arm of a comparison shares: the corpus, the latents, the autoencoder, the backbone.
+CLIPS, LATENTS, VAE, BACKBONE, FIRST = "clips", "latents", "autoencoder.pt", "backbone.pt", "first"
+#: Of the stories that the backbone is taught with: not the corpus' own.
+LESSONS_SEED = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,7 @@ class Chain:
     Attributes:
         films: training films of `rounds` actions each.
         vae_steps, vae_films: of the autoencoder's teaching.
+        backbone_steps, backbone_stories: of the backbone's; 0 steps: nobody teaches it.
         cpus: logical CPUs for curation and encoding.
     """
 
@@ -39,10 +42,12 @@ class Chain:
     seed: int = 1
     vae_steps: int = 400
     vae_films: int = 150
+    backbone_steps: int = 500
+    backbone_stories: int = 400
     cpus: int = 2
 
     def prepare(self) -> None:
-        """Films, shards, a taught autoencoder and latents; what is there already is not made again.
+        """Films, shards, a taught autoencoder and backbone, and latents; what is there already is not made again.
 
         Raises:
             RuntimeError: a command failed; its own words are above.
@@ -57,7 +62,7 @@ class Chain:
             written(raw, Corpus(world=self.filmed, videos=self.films, rounds=self.rounds, seed=self.seed))
         clips, latents = self.folder / CLIPS, self.folder / LATENTS
         pan("curate", str(raw / LIST), "--out", str(clips), "--recipe", "blockworld", "--cpus", str(self.cpus))
-        self.model(self.folder / FIRST, world, "swin", 0.055, 0)
+        self.backbone(self.model(self.folder / FIRST, world, "swin", 0.055, 0))
         pan("encode", str(clips), str(latents), "--model", str(self.folder / FIRST), "--cpus", str(self.cpus), "--set", "encode.dtype=float32")
 
     @property
@@ -68,7 +73,7 @@ class Chain:
         return replace(self.world, chunk_frames=40, fps=16.0)
 
     def model(self, folder: Path, world: "World", history: "History", cond_noise: float, seed: int) -> "ModelSpec":
-        """A model at its beginning, with the chain's one autoencoder; made if it is not there."""
+        """A model at its beginning, with the chain's one autoencoder and one backbone; made if it is not there."""
         from training.evaluation.block_model import block_spec, write_model
         from training.model.card import read_spec
         from training.model.small_vae import SmallVae
@@ -76,7 +81,8 @@ class Chain:
         if not folder.exists():
             vae = self.autoencoder()
             assert isinstance(vae, SmallVae)
-            write_model(folder, block_spec(world, vae.spec, history=history, cond_noise=cond_noise), vae, seed)
+            spec = block_spec(world, vae.spec, history=history, cond_noise=cond_noise)
+            write_model(folder, spec, vae, seed, self.backbone(spec))
         return read_spec(folder)
 
     def autoencoder(self) -> Any:
@@ -104,6 +110,30 @@ class Chain:
         vae.load_state_dict(told["weights"])
         return vae.eval()
 
+    def backbone(self, spec: "ModelSpec") -> "Mapping[str, Any] | None":
+        """The taught backbone's parameters; it is taught on stories of the chain's world if it is not there yet. None: nobody is to teach it."""
+        import torch
+
+        file = self.folder / BACKBONE
+        if not self.backbone_steps:
+            return None
+        if not file.is_file():
+            from training.evaluation.block_model import fresh_backbone, lessons, write_tokenizer
+            from training.teach_backbone import TeachBackboneSettings, teach
+
+            began = time.process_time()
+            with torch.random.fork_rng():
+                torch.manual_seed(self.seed)
+                fresh = fresh_backbone(spec.backbone, write_tokenizer(self.folder / ".words"))
+            told = lessons(self.world, spec, self.backbone_stories, LESSONS_SEED)
+            settings = TeachBackboneSettings(steps=self.backbone_steps)
+            taught = teach(fresh, told, settings, lambda step, nats: print(f"backbone: step {step}, {nats:.3f} nats a word", flush=True))
+            part = file.with_name(f".{file.name}")
+            torch.save({"weights": taught.state_dict(), "cpu_s": time.process_time() - began}, part)
+            part.replace(file)
+        weights: Mapping[str, Any] = torch.load(file, weights_only=True)["weights"]
+        return weights
+
     def train(self, out: Path, model: Path, phase: str, steps: int, changes: Mapping[str, Any] | None = None) -> float:
         """Trains a phase in this process, unless it is done; returns the CPU-seconds of its steps, without those of the process that reads for it.
 
@@ -125,16 +155,23 @@ def settings(phase: str, steps: int, changes: Mapping[str, Any]) -> dict[str, An
     """A run's settings on this miniature: small batches at a high rate, float32 (the small CPUs at hand multiply bfloat16 more slowly)."""
     told: dict[str, Any] = {
         "phase": phase,
-        "loop": {"epochs": 100_000, "steps": steps, "windows": 4, "batch": 4, "validate_every": 0, "save_every": 2000, "log_every": 100, "export": "last"},
-        "optim": {"lr": 6e-3, "clip": 1.0},
+        "loop": {
+            "epochs": 100_000,
+            "steps": steps,
+            "windows": 4,
+            "batch": 4,
+            "validate_every": 0,
+            "save_every": 2000,
+            "log_every": 100,
+            "export": "last",
+            "samples": False,
+        },
+        "optim": {"lr": 4e-3, "clip": 1.0},
         "loss": {"compute": "float32"},
         "parallel": {"checkpoint": False},
     }
-    told["loop"]["samples"] = False
-    if phase != "decoder":
-        told["also"] = ("backbone.model.*",)  # nobody has taught this backbone: it learns along
-        told["optim"]["backbone_lr"] = 0.1  # and slowly: at the whole rate the optimiser's noise alone makes all its states alike
-        told["loss"]["dropped"] = 0.3  # the condition frame and the text tell all of this world: only a window without its text asks anything of the state
+    if phase == "joint":
+        told["loss"]["dropped"] = 0.5  # the condition frame and the text tell nearly all of this world: only a window without its text asks much of the state
     for name, value in changes.items():
         group, _, key = name.partition(".")
         if key:

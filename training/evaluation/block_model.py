@@ -1,22 +1,28 @@
 """The model of the block world: PAN in miniature that reads words, before anything but its autoencoder is taught."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
+from training.evaluation.block_pictures import film
 from training.evaluation.block_words import NOTHING, WAYS
-from training.evaluation.blockworld import COLOURS, World
+from training.evaluation.blockworld import COLOURS, Split, World, episodes
 from training.model import text, tokens
 from training.model.backbone import Backbone
 from training.model.checkpoint import save_model
 from training.model.decoder import Decoder
+from training.model.dialogue import Dialogue, Round
 from training.model.glp import GLP
 from training.model.plain import must
 from training.model.small_vae import SmallVae
-from training.model.spec import SPECS, ChunkSpec, ModelSpec, SpecialIds, VaeSpec
+from training.model.spec import SPECS, BackboneSpec, ChunkSpec, ModelSpec, SpecialIds, VaeSpec
+from training.model.vision import see
+from training.teach_backbone import Lesson
 
 #: Length of an action in curated films: PAN's 40 frames at 16 a second.
 ACTION_S = 2.5
@@ -103,8 +109,38 @@ def block_spec(world: World, vae: VaeSpec, *, history: History = "swin", cond_no
     return replace(spec, window=replace(spec.plan, cond_noise=cond_noise))
 
 
-def write_model(folder: Path, spec: ModelSpec, vae: SmallVae, seed: int) -> None:
+def fresh_backbone(spec: BackboneSpec, words: Path) -> Backbone:
+    """A backbone that nobody has taught, random by torch's seed, with weights large enough that its states depend on what is seen and said.
+
+    Args:
+        words: a folder that `write_tokenizer` wrote.
+    """
+    backbone = Backbone(spec, tokens.FileTokenizer(words, spec.ids))
+    _awaken(backbone)
+    return backbone
+
+
+def lessons(world: World, spec: ModelSpec, count: int, seed: int, split: Split = "train", rounds: int = 10) -> list[Lesson]:
+    """Stories on the model's clock, each as the dialogue that the joint phase would make of it, with what comes of each action.
+
+    Args:
+        world: on the model's clock.
+        seed: of the stories; those of a corpus with another seed are others.
+    """
+    found = []
+    for story in episodes(world, rounds, seed, count, split):
+        frames = film(world, story.positions_TN2, story.camera_T2)
+        shown = [frames[:1], *(frames[1 + world.chunk_frames * k : 1 + world.chunk_frames * (k + 1)] for k in range(rounds - 1))]
+        sights = [see(each, spec.chunks.fps, spec.backbone.vision) for each in shown]
+        found.append(Lesson(Dialogue(tuple(Round(sight, text) for sight, text in zip(sights, story.words, strict=True))), story.captions))
+    return found
+
+
+def write_model(folder: Path, spec: ModelSpec, vae: SmallVae, seed: int, taught: Mapping[str, Tensor] | None = None) -> None:
     """A model at the beginning of its training: autoencoder as taught, text encoder random with strong positions, everything else random by `seed`.
+
+    Args:
+        taught: the backbone's parameters after it was taught; None: nobody has taught it.
 
     Raises:
         ValueError: the autoencoder is not the spec's, or the folder holds something.
@@ -120,8 +156,9 @@ def write_model(folder: Path, spec: ModelSpec, vae: SmallVae, seed: int) -> None
                     parameter.normal_(0.0, POSITION_STD)
         torch.manual_seed(seed)
         decoder = Decoder(spec.decoder)
-        backbone = Backbone(spec.backbone, tokens.FileTokenizer(words, spec.backbone.ids))
-        _awaken(backbone)
+        backbone = fresh_backbone(spec.backbone, words)
+        if taught is not None:
+            backbone.load_state_dict(taught)
     save_model(folder, GLP(spec, decoder=decoder, vae=vae, text=listener, backbone=backbone))
 
 

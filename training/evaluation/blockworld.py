@@ -157,6 +157,12 @@ class Episode:
         (other,) = set(self.world.colours) - {self.it}
         return naming(self.it), *(by_reference(str(action), self.it, other) for action in self.actions[1:])
 
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """What comes of each action, whatever it was told in, as short as it can be said: "red left blue up", "camera down", "nothing"; "it is red"."""
+        told = [" ".join([*(f"{p.colour} {p.way}" for p in a.pushes), *([f"camera {a.pan}"] if a.pan else [])]) or "nothing" for a in self.actions]
+        return tuple(told if self.it is None else [f"it is {self.it}", *told[1:]])
+
     def events(self) -> list[dict[str, float | str]]:
         """The actions as timed events, s since the film's first frame: action k is in the frames 1 + 40 k to 40 + 40 k."""
         frames, fps = self.world.chunk_frames, self.world.fps

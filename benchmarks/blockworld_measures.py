@@ -1,0 +1,133 @@
+"""What is measured of a model that was trained on the block world, on stories whose first layouts no film of the training begins with."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from training.evaluation.blockworld import World
+
+STORIES, ROUNDS, STEPS, GUIDANCE = 20, 10, 10, 2.0
+#: Of the windows' comparison: what goes wrong goes wrong slowly, and a model of texts alone has no memory that ten rounds would fill.
+LONG_ROUNDS = 20
+
+WorldName = Literal["plain", "named_once", "contact"]
+
+Asked = Literal["windows", "texts", "pan", "long", "states"]
+"""Of windows, over many rounds; of a model without state stream; of one with it; of the long run; of the states alone."""
+
+
+def world(**what: Any) -> "World":
+    """A world on the model's clock: an action is a chunk of four frames."""
+    from training.evaluation.blockworld import World
+
+    return World(chunk_frames=4, fps=1.6, **what)
+
+
+#: Two blocks that no push brings together; the same, named by a story's first words alone; three blocks that shove one another.
+WORLDS: Mapping[WorldName, "Callable[[], World]"] = {
+    "plain": lambda: world(blocks=2, contact=False),
+    "named_once": lambda: world(blocks=2, contact=False, named="once"),
+    "contact": lambda: world(blocks=3, contact=True),
+}
+
+
+def measured(before: Path, model: Path, here: Any, asked: Asked, seed: int) -> dict[str, Any]:
+    """Everything that is measured of a trained model, on stories whose first layouts no film of the training begins with; other stories for each seed.
+
+    Args:
+        before: the model in front of the second half, whose backbone is as it was taught.
+        here: the world.
+    """
+    from training.evaluation.block_fidelity import copy_of_start, fidelity
+    from training.evaluation.block_horizon import horizon
+    from training.evaluation.blockworld import episodes
+    from training.evaluation.predictors import predictor
+    from training.model.checkpoint import open_model
+    from training.sampling import Sampling
+
+    glp, found = open_model(model).eval(), dict[str, Any]()
+    if asked == "states":
+        return {"states": states(glp, here), "states_before": states(open_model(before).eval(), here)}
+    sampling, texts = Sampling(steps=STEPS, guidance=GUIDANCE, seed=seed), asked in ("windows", "texts")
+    if texts:
+        glp = deaf_to_states(glp)
+    rounds, count = LONG_ROUNDS if asked == "windows" else ROUNDS, 3 * STORIES if asked == "long" else STORIES
+    stories = list(episodes(here, rounds, 100 + seed, count, "unseen"))
+    found["horizon"] = horizon(predictor(glp, here, sampling), stories).to_dict()
+    found["copy"] = asdict(fidelity(copy_of_start(here), stories))
+    if texts:
+        return found
+    if here.named == "always":
+        found["planning"] = planned(glp, here, seed)
+    found["told_nothing"] = asdict(fidelity(predictor(glp, here, sampling, actions_told=False), stories[:STORIES]))
+    found["no_text"] = asdict(fidelity(predictor(without_text(glp), here, sampling), stories[:STORIES]))
+    return found
+
+
+def deaf_to_states(glp: Any) -> Any:
+    """The model without backbone: what it is after the first phase alone."""
+    from training.model.glp import GLP
+
+    return GLP(glp.spec, decoder=glp.decoder, vae=glp.vae, text=glp.text).eval()
+
+
+def without_text(glp: Any) -> Any:
+    """The model whose decoder hears no text: what it does, its state alone has told it."""
+    hear = glp.encode_text
+    glp.encode_text = lambda texts: hear([""] * len(texts))
+    return glp
+
+
+def planned(glp: Any, here: Any, seed: int, tasks: int = 10) -> dict[str, float]:
+    """Share of the tasks that are solved by imagining each candidate, by the true simulator, and at random."""
+    from training.evaluation.block_fidelity import simulator
+    from training.evaluation.planning import guessing, imagining, success, task
+    from training.evaluation.predictors import predictor
+    from training.sampling import Sampling
+
+    choosers = {
+        "model": imagining(here, predictor(glp, here, Sampling(steps=STEPS, guidance=GUIDANCE, seed=seed))),
+        "simulator": imagining(here, simulator(here)),
+        "random": guessing(here, seed),
+    }
+    return {name: success((task(here, seed, number) for number in range(tasks)), choose) for name, choose in choosers.items()}
+
+
+def states(glp: Any, here: Any, train: int = 500, test: int = 100) -> dict[str, Any]:
+    """How much predicted states vary, and what a linear probe reads of the blocks' next places from them.
+
+    It reads them twice: as float32 numbers, where nothing is too small for it, and in bfloat16, in which PAN's decoder would get them.
+    """
+    import numpy as np
+    import torch
+
+    from training.evaluation.block_fidelity import NEAR
+    from training.evaluation.collapse import probe, spread
+
+    with torch.no_grad():
+        pairs = [predicted(glp, here, split, count) for split, count in (("train", train), ("unseen", test))]
+    found, near = spread(np.concatenate([x for x, _ in pairs])), NEAR * here.step
+    narrow = [(torch.from_numpy(x).bfloat16().float().numpy(), places) for x, places in pairs]
+    return {"spread": asdict(found), "probe": asdict(probe(pairs[0], pairs[1], near)), "probe_bfloat16": asdict(probe(narrow[0], narrow[1], near))}
+
+
+def predicted(glp: Any, here: Any, split: str, count: int) -> tuple[Any, Any]:
+    """(states of each story's second round, the blocks' places at its end), from true films."""
+    import numpy as np
+
+    from training.evaluation.block_pictures import film
+    from training.evaluation.blockworld import episodes
+    from training.model.dialogue import Dialogue, Round
+    from training.model.vision import see
+
+    found, places, spec = [], [], glp.spec
+    for story in episodes(here, 2, 7, count, split):  # type: ignore[arg-type]
+        frames = film(here, story.positions_TN2, story.camera_T2)
+        looks = (frames[:1], frames[1 : 1 + here.chunk_frames])
+        sights = [see(look, spec.chunks.fps, spec.backbone.vision) for look in looks]
+        dialogue = Dialogue(tuple(Round(sight, text) for sight, text in zip(sights, story.words, strict=True)))
+        found.append(glp.predict_states([dialogue])[0, -1].flatten().numpy())
+        places.append(story.positions_TN2[-1].flatten())
+    return np.stack(found), np.stack(places)
