@@ -44,32 +44,51 @@ def table(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def made(arm: str, seed: int, last: float, rank: float = 0.0, code: str = "old") -> dict[str, Any]:
     """A run with what is asked of it."""
-    fidelity = {"obeyed": last, "obeyed_R": [1.0] * 5 + [last] * 5, "error_px_R": [0.5, None], "lost_R": [0.0, 1 - last]}
-    seen = {"fidelity": fidelity, "quality_R": [{"psnr_db": 30.0, "ssim": 0.9}, {"psnr_db": 20.0 + last, "ssim": last}], "joins": last, "true_joins": 0.6}
+    fidelity = {"obeyed": last, "obeyed_R": [1.0] * 10 + [last] * 10, "error_px_R": [0.5] * 9 + [None], "lost_R": [0.0] * 10 + [1 - last]}
+    quality = [{"psnr_db": 30.0, "ssim": 0.9}] * 9 + [{"psnr_db": 20.0 + last, "ssim": last}]
+    seen = {"fidelity": fidelity, "quality_R": quality, "joins": last, "true_joins": 0.6}
     states = {"spread": {"relative": rank / 10, "rank": rank}, "probe": {"accuracy": 0.5, "r2": 0.1}}
-    return {"arm": arm, "seed": seed, "code": code, "cpu_s": [60.0, 120.0], "horizon": seen, "states": states, "states_untrained": states}
+    before = {"spread": {"relative": 0.3, "rank": 3.0}, "probe": {"accuracy": 0.5, "r2": 0.1}}
+    return {"arm": arm, "seed": seed, "code": code, "cpu_s": [60.0, 120.0], "horizon": seen, "states": states, "states_before": before}
+
+
+#: What stands beside the runs.
+ABOUT = {
+    "machine": {"cpu": "one", "cores": 2},
+    "taught_cpu_s": {"plain": 60.0, "contact": 120.0},
+    "worlds": {"pan": "plain", "generative": "plain", "matching": "plain", "swin": "plain", "long": "contact"},
+}
 
 
 def test_margins_are_by_seed_and_less_is_better_where_it_is(table: ModuleType) -> None:
-    runs = [made("no_state", 0, 0.9), made("last_frame", 0, 0.5), made("no_state", 1, 0.6), made("last_frame", 1, 0.7), made("no_state", 2, 0.6)]
+    runs = [made("swin", 0, 0.9), made("last_frame", 0, 0.5), made("swin", 1, 0.6), made("last_frame", 1, 0.7), made("swin", 2, 0.6)]
     measures = {measure.name: measure for measure in table.MEASURES}
-    assert table.margins(runs, measures["obeyed, rounds 6 to 10: Swin-DPM - last frame"]) == pytest.approx([0.4, -0.1])
-    assert table.margins(runs, measures["blocks lost after round 10: Swin-DPM - last frame"]) == pytest.approx([0.4, -0.1])
+    assert table.margins(runs, measures["obeyed, rounds 11 to 20: Swin-DPM - last frame"]) == pytest.approx([0.4, -0.1])
+    assert table.margins(runs, measures["blocks lost after round 20: Swin-DPM - last frame"]) == pytest.approx([0.4, -0.1])
+    assert table.margins(runs, measures["dB of round 10: Swin-DPM - last frame"]) == pytest.approx([0.4, -0.1])
     assert table.margins(runs, measures["smoothness at joins, off the truth: Swin-DPM - last frame"]) == pytest.approx([-0.2, 0.1])
     assert table.margins(runs, measures["px off after round 10, of blocks seen: Swin-DPM - last frame"]) == []
 
 
 def test_an_ordering_is_met_only_if_every_seed_shows_it_and_results_of_other_code_are_stale(table: ModuleType) -> None:
-    runs = [made("pan", 0, 0.9, 5.0), made("latent_matching", 0, 0.9, 1.0), made("pan", 1, 0.9, 5.0), made("latent_matching", 1, 0.9, 6.0)]
-    about = {"settings": {"films": 1, "blocks": 2}, "machine": {"cpu": "one", "cores": 2}, "autoencoder_cpu_s": 60.0}
-    found = table.figures({"runs": runs, **about})
+    runs = [made("generative", 0, 0.9, 5.0), made("matching", 0, 0.9, 1.0), made("generative", 1, 0.9, 5.0), made("matching", 1, 0.9, 6.0)]
+    found = table.figures({"runs": runs, **ABOUT})
     assert found["directions of states: generative - matching"] == {"value": 1.5, "target": 0.0, "met": False}
+    assert found["directions of states: generative - before"] == {"value": 2.0, "target": None, "met": None}
     assert found["fidelity_step_1"] == {"value": None, "target": 0.95, "met": None}
     assert found["longest_arm_cpu_minutes"] == {"value": 4.0, "target": 16.0, "met": True}
     assert found["results_are_of_this_code"]["met"] is False
+    assert table.figures({"runs": [made("long", 0, 0.9)], **ABOUT})["long_run_cpu_minutes"]["value"] == 5.0
     now = [made("pan", 0, 0.9, code=table.code_hash())]
-    assert table.figures({"runs": now, **about})["results_are_of_this_code"]["met"] is True
-    assert "STALE" in "\n".join(table.lines({"runs": runs, **about}))
+    assert table.figures({"runs": now, **ABOUT})["results_are_of_this_code"]["met"] is True
+    assert "STALE" in "\n".join(table.lines({"runs": runs, **ABOUT}))
+
+
+def test_every_arm_of_a_measure_is_one_that_is_run(table: ModuleType) -> None:
+    """A measure that names no arm would say "not measured" for ever."""
+    arms = importlib.import_module("blockworld_runs").ARMS
+    assert {arm for measure in table.MEASURES for arm, _ in (measure.mine, measure.other)} <= arms.keys()
+    assert all(arm.world in importlib.import_module("blockworld_measures").WORLDS for arm in arms.values())
 
 
 def test_a_model_gets_its_rows(tmp_path: Path) -> None:
