@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def command(
     out: Annotated[Path, typer.Argument(help="Folder; what is there already is not made again.")] = Path("demo-world"),
     films: Annotated[int, typer.Option(min=20, help="Training films of ten actions each.")] = 300,
-    steps: Annotated[int, typer.Option(min=100, help="Steps of the decoder phase, 4 windows each; the joint phase takes a fifth.")] = 12_000,
+    steps: Annotated[int, typer.Option(min=100, help="Steps of the decoder phase, 4 windows each; the joint phase takes a fifth.")] = 6000,
     stories: Annotated[int, typer.Option(min=1, help="Unseen tables on which obedience is measured.")] = 10,
 ) -> int:
     """Train a small world model on coloured blocks that are pushed as words say, and film it obeying on a table that it has never seen."""

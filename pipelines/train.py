@@ -56,11 +56,17 @@ def command(
     if plan:
         return Exit.COMPLETE
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.toml").write_text(resolved.to_toml(), "utf-8")
     asked = {"out": str(folder), "shards": shards_path(shards), "model": str(Path(model).absolute()), "settings": resolved.run_settings()}
     asked |= {"start": f"{time.time_ns()}-{os.getpid()}", "image": pictured(image, model, resolved)}
-    with followed(folder):
-        return in_process(asked) if here else on_cluster(asked, resolved, cpus)
+    from curation.lock import OutputLocked, hold
+
+    try:
+        with hold(folder), followed(folder):
+            (folder / "recipe.toml").write_text(resolved.to_toml(), "utf-8")
+            return in_process(asked) if here else on_cluster(asked, resolved, cpus)
+    except OutputLocked as error:  # two that train one folder would write each other's checkpoints over
+        print(f"pan: {error}", file=sys.stderr)
+        return Exit.LOCKED
 
 
 def run_folder(out: str) -> Path:

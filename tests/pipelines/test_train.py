@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from curation.lock import hold
 from pipelines import train, train_recipe
 from pipelines.exits import Exit
 from pipelines.strict_toml import SettingsError
@@ -115,6 +116,13 @@ def test_a_uri_is_no_place_for_a_run(latents: Path, model: Path, tmp_path: Path,
     with pytest.raises(ValueError, match="OUT s3://bucket/run is a uri, and a run's checkpoints need a file system that every worker reaches"):
         train.main(["s3://bucket/run", *arguments(Path("run"), latents, model)[1:], "--here"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_folder_is_trained_by_one_command_at_a_time(latents: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with hold(tmp_path / "run"):
+        assert train.main([*arguments(tmp_path / "run", latents, model), "--here"]) == Exit.LOCKED
+    assert "locked by another run: process" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "recipe.toml").exists()
 
 
 def test_both_phases_in_this_process(latents: Path, model: Path, tmp_path: Path) -> None:
