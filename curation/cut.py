@@ -18,6 +18,7 @@ from pydantic import Field
 
 from curation.clips import ClipError
 from curation.config import Config
+from curation.film import X264
 from curation.limits import Limits
 from curation.opening import Source, check_unchanged
 from curation.pictures import Look
@@ -130,7 +131,7 @@ class _Encoder:
 
     def __init__(self, container: Any, look: Look, rate: Fraction, clock: Fraction, config: CutConfig) -> None:
         self._look, self._reformat = look, VideoReformatter().reformat
-        options = {"crf": str(config.crf), "preset": config.preset, "x264-params": "lookahead-threads=1:sliced-threads=0"}
+        options = {"crf": str(config.crf), "preset": config.preset, "x264-params": X264}
         self.stream = container.add_stream("libx264", rate=rate, options=options)
         self.stream.width, self.stream.height = look.size
         self.stream.pix_fmt = "yuv420p"

@@ -17,6 +17,9 @@ from av.video.reformatter import ColorRange, Colorspace
 from curation.video import open_output
 
 _BT709 = 1
+X264 = "lookahead-threads=1:sliced-threads=0:cpu-independent=1"
+"""What makes x264's bytes a function of its input: no threads of its own, and nothing that another processor would compute otherwise. Without the last its
+AVX-512 code reads memory behind rows whose width is no multiple of 64, and a process's first film has other bytes than its second."""
 
 
 class Film:
@@ -85,7 +88,7 @@ class Film:
 
     def _opened(self, width: int, height: int) -> av.VideoStream:
         """The stream, once the size is known."""
-        options = {"crf": str(self._crf), "preset": "veryfast", "x264-params": "lookahead-threads=1:sliced-threads=0"}
+        options = {"crf": str(self._crf), "preset": "veryfast", "x264-params": X264}
         stream: av.VideoStream = self._container.add_stream("libx264", rate=self._rate, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         context = stream.codec_context
