@@ -10,6 +10,7 @@ A run that was killed is taken up at its last checkpoint; several processes may 
 
 import argparse
 import hashlib
+import inspect
 import json
 import os
 import platform
@@ -17,7 +18,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,8 +36,6 @@ FILMS: dict[WorldName, int] = {"plain": 400, "named_once": 400, "contact": 800}
 FIRST, JOINT = 2500, 1000
 #: CPU-seconds of a step relative to the first phase's with PAN's window, measured by `cost`: what "the same compute" means.
 COST = {"swin": 1.0, "last_frames": 1.12, "joint": 2.3}
-#: The one long run, in a world of three blocks that shove one another: within 25 minutes of two cores, what is taught before among them.
-LONG = (8000, 2000)
 #: A step has eight chunks to learn from, whatever the window: four of two, or eight of one.
 WINDOWS: dict[str, dict[str, Any]] = {"swin": {}, "last_frames": {"loop.windows": 8, "loop.batch": 8}}
 #: The second half goes on with what the first has learnt.
@@ -58,7 +57,7 @@ class Arm:
         then: the second half of the compute: none, PAN's joint phase, more of the decoder phase, or matching the next observation's state.
         along: whether the backbone learns along; only its states are measured then.
         asked: what is measured of it.
-        long: the one long run.
+        halves: steps of both phases, where they are not those of the comparison.
     """
 
     name: str
@@ -68,18 +67,18 @@ class Arm:
     cond_noise: float = 0.055
     then: Then = "nothing"
     along: bool = False
-    long: bool = False
+    halves: tuple[int, int] | None = None
 
     @property
     def base(self) -> str:
         """Name of the first phase's run, which arms may share."""
-        return "long_decoder" if self.long else f"{self.world}_{self.history}_{self.cond_noise:g}"
+        return f"{self.name}_decoder" if self.halves else f"{self.world}_{self.history}_{self.cond_noise:g}"
 
     @property
     def steps(self) -> tuple[int, int]:
         """Of the first phase and of the second."""
-        if self.long:
-            return LONG
+        if self.halves:
+            return self.halves
         second = {"nothing": 0, "decoder": round(JOINT * COST["joint"]), "joint": JOINT, "matching": JOINT}
         return round(FIRST / COST[self.history]), ALONG_STEPS if self.along else second[self.then]
 
@@ -95,7 +94,8 @@ ARMS = {
         Arm(name="no_state_named_once", asked="texts", world="named_once", then="decoder"),
         Arm(name="generative", asked="states", then="joint", along=True),
         Arm(name="matching", asked="states", then="matching", along=True),
-        Arm(name="long", asked="long", world="contact", then="joint", long=True),
+        Arm(name="long_plain", asked="long", then="joint", halves=(6000, 1500)),
+        Arm(name="long", asked="long", world="contact", then="joint", halves=(8000, 2000)),
     )
 }
 
@@ -140,7 +140,7 @@ def run(folder: Path, arm: Arm, seed: int) -> None:
     row = {
         "arm": arm.name,
         "seed": seed,
-        "code": CODE,
+        "code": CODE[arm.name],
         "steps": steps,
         "cpu_s": [round(s, 1) for s in spent],
         "measured_cpu_s": round(time.process_time() - began, 1),
@@ -153,17 +153,19 @@ def run(folder: Path, arm: Arm, seed: int) -> None:
     print(f"{arm.name} {seed}: {spent} s, obeyed {row.get('horizon', {}).get('fidelity', {}).get('obeyed_R')}", flush=True)
 
 
-def code_hash() -> str:
-    """Sixteen hex digits of all that a result depends on: the trainer, the model, the world, and this file."""
+def code_hash(arm: Arm) -> str:
+    """Sixteen hex digits of all that an arm's result depends on: the trainer, the model, the world, how it is run and measured, and the arm's own settings."""
     told = hashlib.sha256()
-    files = (ROOT / name for name in ("pipelines/block_chain.py", "benchmarks/blockworld_runs.py", "benchmarks/blockworld_measures.py"))
+    files = (ROOT / name for name in ("pipelines/block_chain.py", "benchmarks/blockworld_measures.py"))
     for file in sorted([*(ROOT / "training").rglob("*.py"), *files]):
         told.update(f"{file.relative_to(ROOT)}\n".encode() + file.read_bytes())
+    told.update(json.dumps([asdict(arm), arm.steps, WINDOWS[arm.history], LATER, ALONG, FILMS[arm.world]]).encode())
+    told.update("".join(inspect.getsource(what) for what in (run, chain, of_world, prepare)).encode())
     return told.hexdigest()[:16]
 
 
 #: Read when the process begins: what is computed is this code's, whatever is written meanwhile.
-CODE = code_hash()
+CODE = {name: code_hash(arm) for name, arm in ARMS.items()}
 
 
 def collect(folder: Path) -> None:
@@ -191,8 +193,8 @@ def processor() -> str:
 
 def wanted(words: list[str]) -> Iterator[tuple[Arm, int]]:
     """ARM:SEED, or all."""
-    everything = [f"{name}:{seed}" for seed in SEEDS for name in ARMS if name != "long"]
-    for word in words or ["long:0", *everything]:
+    everything = [f"{name}:{seed}" for seed in SEEDS for name in ARMS if not ARMS[name].halves]
+    for word in words or ["long_plain:0", "long:0", *everything]:
         name, _, seed = word.partition(":")
         if name not in ARMS:
             raise SystemExit(f"there is no arm {name!r}; there are {', '.join(ARMS)}")

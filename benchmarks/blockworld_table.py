@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from blockworld_runs import RESULTS, code_hash
+from blockworld_runs import ARMS, CODE, RESULTS
 
 #: Source of both: what the block world was made to show.
 TARGET_FIRST, TARGET_TENTH = 0.95, 0.85
@@ -135,7 +135,12 @@ COLUMNS: tuple[tuple[str, Number, int], ...] = (
 
 def is_fresh(made: Mapping[str, Any]) -> bool:
     """Whether every run was made by the code that is here."""
-    return {run["code"] for run in made["runs"]} == {code_hash()}
+    return not stale(made)
+
+
+def stale(made: Mapping[str, Any]) -> list[str]:
+    """The runs that other code or other settings have made."""
+    return [f"{run['arm']} {run['seed']}" for run in made["runs"] if run["code"] != CODE.get(run["arm"])]
 
 
 def by_seed(runs: Sequence[Run], arm: str, number: Number) -> dict[int, float]:
@@ -152,10 +157,9 @@ def margins(runs: Sequence[Run], measure: Measure) -> list[float]:
 
 def lines(made: Mapping[str, Any]) -> list[str]:
     """The tables, for people."""
-    runs, fresh = made["runs"], is_fresh(made)
-    codes = ", ".join(sorted({run["code"] for run in runs}))
-    told = [f"committed results, code {codes}: " + ("current" if fresh else f"STALE, the code is now {code_hash()}; run benchmarks/blockworld_runs.py")]
-    told += [f"on {made['machine']['cpu']}, {made['machine']['cores']} cores; long: three blocks that shove one another, all others: two that do not touch", ""]
+    runs, old = made["runs"], stale(made)
+    told = ["committed results, " + (f"STALE: {', '.join(old)}; run benchmarks/blockworld_runs.py" if old else "of this code")]
+    told += [f"on {made['machine']['cpu']}, {made['machine']['cores']} cores; long: three blocks that shove one another, all others: two that never touch", ""]
     told.append(f"{'arm, seed':<22}" + "".join(name.rjust(9) for name, _, _ in COLUMNS))
     for run in sorted(runs, key=lambda run: (run["arm"], run["seed"])):
         cells = ("-" if (value := number(run)) is None else f"{value:.{digits}f}" for _, number, digits in COLUMNS)
@@ -174,7 +178,7 @@ def lines(made: Mapping[str, Any]) -> list[str]:
 def figures(made: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
     """For the JSON line: the long run's targets, each ordering (met: better in every seed), and whether the results are of this code."""
     runs = [] if made is None else made["runs"]
-    long = next((run for run in runs if run["arm"] == "long"), {})
+    long, contact = (next((run for run in runs if run["arm"] == arm), {}) for arm in ("long_plain", "long"))
 
     def figure(number: float | None, target: float, met: Callable[[float], bool]) -> dict[str, Any]:
         return {"value": None if number is None else round(number, 4), "target": target, "met": None if number is None else met(number)}
@@ -185,10 +189,12 @@ def figures(made: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
         return float(sum(of["cpu_s"]) + made["taught_cpu_s"][made["worlds"][of["arm"]]]) / 60
 
     model, chance = at("planning.model")(long), at("planning.random")(long)
-    arms = [minutes(run) for run in runs if run["arm"] != "long"]
+    arms = [minutes(run) for run in runs if not ARMS[run["arm"]].halves]
     found = {
         "fidelity_step_1": figure(at("horizon.fidelity.obeyed_R.0")(long), TARGET_FIRST, lambda v: v >= TARGET_FIRST),
         "fidelity_step_10": figure(at("horizon.fidelity.obeyed_R.9")(long), TARGET_TENTH, lambda v: v >= TARGET_TENTH),
+        "contact_fidelity_step_1": figure(at("horizon.fidelity.obeyed_R.0")(contact), TARGET_FIRST, lambda v: v >= TARGET_FIRST),
+        "contact_fidelity_step_10": figure(at("horizon.fidelity.obeyed_R.9")(contact), TARGET_TENTH, lambda v: v >= TARGET_TENTH),
         "long_run_cpu_minutes": figure(minutes(long) if long else None, LONG_MINUTES, lambda v: v <= LONG_MINUTES),
         "longest_arm_cpu_minutes": figure(max(arms) if arms else None, ARM_MINUTES, lambda v: v <= ARM_MINUTES),
         "planning_model_less_random": figure(None if model is None or chance is None else model - chance, 0.0, lambda v: v > 0),
