@@ -2,19 +2,23 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pipelines.block_chain import CLIPS, FIRST, LATENTS, Chain, clips_of, settings
+from pipelines.block_chain import BACKBONE, CLIPS, FIRST, LATENTS, VAE, Chain, clips_of, settings
 from tests.training.data.made_clips import clip, mp4, published
 from tests.training.data.made_latents import encode
 from training.evaluation.block_fidelity import copy_of_start, fidelity
+from training.evaluation.block_model import plain_vae
 from training.evaluation.block_pictures import film
 from training.evaluation.blockworld import World, episodes
 from training.evaluation.predictors import predictor
 from training.model.checkpoint import open_model
+from training.model.small_vae import SmallVae
 from training.run import RunSettings
 from training.sampling import Sampling
 
@@ -76,3 +80,18 @@ def test_clips_on_the_models_clock_are_the_stories(trained: Chain) -> None:
 def test_settings_of_a_phase(phase: str, learns: tuple[str, ...]) -> None:
     made = RunSettings(**settings(phase, 7, {"loop.seed": 3, "optim.lr": 1e-4}))
     assert (made.loop.steps, made.loop.seed, made.optim.lr, made.also) == (7, 3, 1e-4, learns)
+
+
+def test_the_backbone_is_taught_once_and_every_model_has_it(tmp_path: Path) -> None:
+    chain = Chain(folder=tmp_path, world=WORLD, films=2, backbone_steps=2, backbone_stories=2)
+    torch.save({"spec": asdict(plain_vae()), "weights": SmallVae(plain_vae()).state_dict(), "cpu_s": 0.0}, tmp_path / VAE)
+    for name, seed in (("one", 1), ("other", 2)):
+        chain.model(tmp_path / name, WORLD, "swin", 0.055, seed)
+        written = (tmp_path / BACKBONE).stat().st_mtime_ns
+    one, other = (open_model(tmp_path / name) for name in ("one", "other"))
+    taught = torch.load(tmp_path / BACKBONE, weights_only=True)
+    assert taught["cpu_s"] > 0
+    assert all(torch.equal(value, taught["weights"][name]) for model in (one, other) for name, value in model.backbone.state_dict().items())
+    assert not torch.equal(one.decoder.blocks[0].ffn[0].weight, other.decoder.blocks[0].ffn[0].weight)
+    chain.model(tmp_path / "third", WORLD, "last_frames", 0.0, 3)
+    assert (tmp_path / BACKBONE).stat().st_mtime_ns == written
