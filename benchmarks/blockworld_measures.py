@@ -6,29 +6,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from training.evaluation.blockworld import World
+    from training.evaluation.blockworld import Split, World
 
 STORIES, ROUNDS, STEPS, GUIDANCE = 20, 10, 10, 2.0
 #: Of the windows' comparison: what goes wrong goes wrong slowly, and a model of texts alone has no memory that ten rounds would fill.
 LONG_ROUNDS = 20
 
-WorldName = Literal["plain", "named_once", "contact"]
+WorldName = Literal["plain", "named_once", "midway", "contact"]
 
 Asked = Literal["windows", "texts", "pan", "long", "states"]
 """Of windows, over many rounds; of a model without state stream; of one with it; of the long run; of the states alone."""
 
 
-def world(**what: Any) -> "World":
-    """A world on the model's clock: an action is a chunk of four frames."""
+def world(chunk_frames: int = 4, **what: Any) -> "World":
+    """A world on the model's clock: an action is a chunk of four frames, one latent frame, by default."""
+    from training.evaluation.block_model import ACTION_S
     from training.evaluation.blockworld import World
 
-    return World(chunk_frames=4, fps=1.6, **what)
+    return World(chunk_frames=chunk_frames, fps=chunk_frames / ACTION_S, **what)
 
 
-#: Two blocks that no push brings together; the same, named by a story's first words alone; three blocks that shove one another.
+#: Two blocks that no push brings together; the same, named by a story's first words alone; the same, half-way where chunks of two latent frames meet;
+#: three blocks that shove one another.
 WORLDS: Mapping[WorldName, "Callable[[], World]"] = {
     "plain": lambda: world(blocks=2, contact=False),
     "named_once": lambda: world(blocks=2, contact=False, named="once"),
+    "midway": lambda: world(8, blocks=2, contact=False, lag=0.5),
     "contact": lambda: world(blocks=3, contact=True),
 }
 
@@ -95,7 +98,7 @@ def planned(glp: Any, here: Any, seed: int, tasks: int = 10) -> dict[str, float]
     return {name: success((task(here, seed, number) for number in range(tasks)), choose) for name, choose in choosers.items()}
 
 
-def states(glp: Any, here: Any, train: int = 500, test: int = 100) -> dict[str, Any]:
+def states(glp: Any, here: "World", train: int = 500, test: int = 100) -> dict[str, Any]:
     """How much predicted states vary, and what a linear probe reads of the blocks' next places from them.
 
     It reads them twice: as float32 numbers, where nothing is too small for it, and in bfloat16, in which PAN's decoder would get them.
@@ -107,27 +110,19 @@ def states(glp: Any, here: Any, train: int = 500, test: int = 100) -> dict[str, 
     from training.evaluation.collapse import probe, spread
 
     with torch.no_grad():
-        pairs = [predicted(glp, here, split, count) for split, count in (("train", train), ("unseen", test))]
+        pairs = [predicted(glp, here, "train", train), predicted(glp, here, "unseen", test)]
     found, near = spread(np.concatenate([x for x, _ in pairs])), NEAR * here.step
     narrow = [(torch.from_numpy(x).bfloat16().float().numpy(), places) for x, places in pairs]
     return {"spread": asdict(found), "probe": asdict(probe(pairs[0], pairs[1], near)), "probe_bfloat16": asdict(probe(narrow[0], narrow[1], near))}
 
 
-def predicted(glp: Any, here: Any, split: str, count: int) -> tuple[Any, Any]:
+def predicted(glp: Any, here: "World", split: "Split", count: int) -> tuple[Any, Any]:
     """(states of each story's second round, the blocks' places at its end), from true films."""
     import numpy as np
 
-    from training.evaluation.block_pictures import film
+    from training.evaluation.block_model import lessons
     from training.evaluation.blockworld import episodes
-    from training.model.dialogue import Dialogue, Round
-    from training.model.vision import see
 
-    found, places, spec = [], [], glp.spec
-    for story in episodes(here, 2, 7, count, split):  # type: ignore[arg-type]
-        frames = film(here, story.positions_TN2, story.camera_T2)
-        looks = (frames[:1], frames[1 : 1 + here.chunk_frames])
-        sights = [see(look, spec.chunks.fps, spec.backbone.vision) for look in looks]
-        dialogue = Dialogue(tuple(Round(sight, text) for sight, text in zip(sights, story.words, strict=True)))
-        found.append(glp.predict_states([dialogue])[0, -1].flatten().numpy())
-        places.append(story.positions_TN2[-1].flatten())
-    return np.stack(found), np.stack(places)
+    told = lessons(here, glp.spec, count, 7, split, rounds=2)
+    places = [story.positions_TN2[-1].flatten() for story in episodes(here, 2, 7, count, split)]
+    return np.stack([glp.predict_states([each.dialogue])[0, -1].flatten().numpy() for each in told]), np.stack(places)

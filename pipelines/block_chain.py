@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from training.evaluation.block_model import History
     from training.evaluation.blockworld import World
-    from training.model.spec import ModelSpec
+    from training.model.spec import ModelSpec, VaeSpec
 
 DONE = "done.json"
 #: What every arm of a comparison shares: the corpus, the latents, the autoencoder, the backbone.
@@ -74,14 +74,14 @@ class Chain:
 
     def model(self, folder: Path, world: "World", history: "History", cond_noise: float, seed: int) -> "ModelSpec":
         """A model at its beginning, with the chain's one autoencoder and one backbone; made if it is not there."""
-        from training.evaluation.block_model import block_spec, write_model
+        from training.evaluation.block_model import write_model
         from training.model.card import read_spec
         from training.model.small_vae import SmallVae
 
         if not folder.exists():
             vae = self.autoencoder()
             assert isinstance(vae, SmallVae)
-            spec = block_spec(world, vae.spec, history=history, cond_noise=cond_noise)
+            spec = spec_of(world, vae.spec, history, cond_noise)
             write_model(folder, spec, vae, seed, self.backbone(spec))
         return read_spec(folder)
 
@@ -151,6 +151,13 @@ class Chain:
         return float(json.loads(done.read_text("utf-8"))["cpu_s"])
 
 
+def spec_of(world: "World", vae: "VaeSpec", history: "History" = "swin", cond_noise: float = 0.055) -> "ModelSpec":
+    """The miniature on a world's clock: an action is a chunk, of as many latent frames as its frames make."""
+    from training.evaluation.block_model import block_spec
+
+    return block_spec(world, vae, history=history, cond_noise=cond_noise, chunk_latents=world.chunk_frames // vae.temporal)
+
+
 def settings(phase: str, steps: int, changes: Mapping[str, Any]) -> dict[str, Any]:
     """A run's settings on this miniature: small batches at a high rate, float32 (the small CPUs at hand multiply bfloat16 more slowly)."""
     told: dict[str, Any] = {
@@ -189,9 +196,9 @@ def clips_of(shards: Path, world: "World", most: int) -> "list[npt.NDArray[np.ui
     from training.data.index import Index
     from training.data.pixels import pieces
     from training.data.samples import read_clip
-    from training.evaluation.block_model import block_spec, plain_vae
+    from training.evaluation.block_model import plain_vae
 
-    spec = block_spec(world, plain_vae())
+    spec = spec_of(world, plain_vae())
     index, found = Index.read(shards, spec), []
     for each in index.samples[:most]:
         sample = read_clip(index.store, each.entry)

@@ -31,6 +31,7 @@ def command(
     side: Annotated[float | None, typer.Option(help="Of a block, as a share of the picture's; 0.17 by default.", show_default=False)] = None,
     contact: Annotated[bool, typer.Option(help="Blocks may be pushed against others, and shove them along.")] = True,
     camera: Annotated[bool, typer.Option("--camera", help="The camera may pan.")] = False,
+    lag: Annotated[float, typer.Option(help="Of a chunk: what an action does comes so much after its words; 0 by default.", show_default=False)] = 0.0,
     chunk_frames: Annotated[
         int | None, typer.Option(help="Frames an action takes; PAN's 40 by default, which curation's rounds hold.", show_default=False)
     ] = None,
@@ -42,7 +43,7 @@ def command(
     if split not in SPLITS:
         raise ValueError(f"--split {split}: there are {' and '.join(SPLITS)}")
     given: dict[str, Any] = {"size": size, "blocks": blocks, "side": side, "chunk_frames": chunk_frames}
-    world = World(contact=contact, camera=camera, **{name: value for name, value in given.items() if value is not None})
+    world = World(contact=contact, camera=camera, lag=lag, **{name: value for name, value in given.items() if value is not None})
     corpus = Corpus(world=world, videos=videos, rounds=rounds, seed=seed, split=split)
     written(out, corpus)
     print(f"{videos} films of {rounds} actions in {out}; next: pan curate {out / LIST} --out OUT --recipe blockworld")

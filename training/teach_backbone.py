@@ -1,6 +1,5 @@
 """Teach backbone: a small backbone that nobody has trained learns to say, at its queries, what comes of each round, before a model predicts states with it."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -15,6 +14,7 @@ from curation.config import Config
 from training.model.backbone import Backbone
 from training.model.dialogue import Dialogue
 from training.model.plain import must
+from training.optim import lesson_rate
 
 _NO_WORD = -100  # what cross_entropy passes over
 
@@ -71,7 +71,7 @@ def teach(
     backbone.train()
     for step in range(settings.steps):
         for group in learner.param_groups:
-            group["lr"] = settings.lr * min((step + 1) * 20 / settings.steps, 0.5 * (1 + math.cos(math.pi * step / settings.steps)))
+            group["lr"] = settings.lr * lesson_rate(step, settings.steps)
         drawn = [order.randrange(len(lessons)) for _ in range(settings.batch)]
         loss = _loss(backbone, [lessons[k].dialogue for k in drawn], [wanted[k] for k in drawn])
         learner.zero_grad()

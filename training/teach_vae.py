@@ -16,6 +16,7 @@ from curation.config import Config
 from training.model.plain import must
 from training.model.small_vae import SmallVae
 from training.model.spec import VaeSpec
+from training.optim import lesson_rate
 
 Film_THWC = npt.NDArray[np.uint8]
 
@@ -55,7 +56,7 @@ def teach(spec: VaeSpec, films: Sequence[Film_THWC], settings: TeachSettings, to
         learner = torch.optim.AdamW(vae.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.0)
         for step in range(settings.steps):
             for group in learner.param_groups:
-                group["lr"] = settings.lr * min((step + 1) * 20 / settings.steps, 0.5 * (1 + math.cos(math.pi * step / settings.steps)))
+                group["lr"] = settings.lr * lesson_rate(step, settings.steps)
             db = _learnt(vae, learner, _drawn(films, frames, spec.temporal, settings.batch, order), settings)
             if (step + 1) % 100 == 0:
                 told(step + 1, db)

@@ -72,7 +72,7 @@ def obeyed(world: World, action: Action, before: Reading, then: Reading) -> bool
 
 
 def steps(film_THWC: Film_THWC, story: Episode) -> list[Step]:
-    """Each round of a film of the story's actions.
+    """Each round of a film of the story's actions, from rest to rest; where the world lags, the last is cut off before its end and left out.
 
     Raises:
         ValueError: the film is too short, or of another size.
@@ -81,8 +81,8 @@ def steps(film_THWC: Film_THWC, story: Episode) -> list[Step]:
     wanted = 1 + len(story.actions) * world.chunk_frames
     must(len(film_THWC) >= wanted, f"block world: a film of {len(film_THWC)} frames for {len(story.actions)} actions; {wanted} are needed")
     before = read(world, film_THWC[0])
-    for k, action in enumerate(story.actions):
-        last = (k + 1) * world.chunk_frames
+    for k, action in enumerate(story.actions[: -1 if world.lag_frames else None]):
+        last = (k + 1) * world.chunk_frames + world.lag_frames
         then = read(world, film_THWC[last])
         true = dict(zip(world.colours, story.positions_TN2[last], strict=True))
         errors = {c: float(np.linalg.norm(then.places[c] - true[c])) * world.size if c in then.places else None for c in world.colours}
@@ -138,7 +138,7 @@ def simulator(world: World) -> Predictor:
         for action in meant(world, actions):
             positions.append(after(world, positions[-1][-1], action))
             cameras.append(panned(world, cameras[-1][-1], action.pan))
-        drawn = film(world, np.concatenate(positions), np.concatenate(cameras))
+        drawn = film(world, world.delayed(np.concatenate(positions)), world.delayed(np.concatenate(cameras)))
         return np.concatenate([image_HWC[None], drawn[1:]])
 
     return predict

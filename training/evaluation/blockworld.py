@@ -66,6 +66,9 @@ class World:
     named: Literal["always", "once"] = "always"
     """"once": a story's first action says which of the two blocks is "it", and nothing moves; all later ones speak of "it" and "the other one". Neither the
     picture nor an action alone tells then what is meant: who obeys has kept the beginning."""
+    lag: float = 0.0
+    """What an action does comes this share of a chunk after its words. Above 0 blocks are under way where two chunks meet, and the last action's motion is cut
+    off; it is not judged then."""
 
     def __post_init__(self) -> None:
         must(64 <= self.size <= 128 and self.size % 2 == 0, f"block world: size {self.size}; it must be even, 64 to 128 px")
@@ -79,6 +82,7 @@ class World:
             all(0.0 <= share <= 1.0 for share in shares) and self.twice + self.still <= 1,
             f"block world: shares {shares} must be 0 to 1, the first two together",
         )
+        must(0.0 <= self.lag < 1.0, f"block world: lag {self.lag}; it is a share of a chunk, 0 to below 1")
         must(
             self.chunk_frames >= 2 and self.fps > 0,
             f"block world: {self.chunk_frames} frames a chunk at {self.fps} a second; give at least 2 and a rate above 0",
@@ -104,6 +108,16 @@ class World:
         """Cells a side of the grid that layouts are drawn on: each holds a block and a quarter of its side."""
         return int((self.table.high - self.table.low) / (1.25 * self.side))
 
+    @property
+    def lag_frames(self) -> int:
+        """Frames between words and what they do."""
+        return round(self.lag * self.chunk_frames)
+
+    def delayed(self, values_TD: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """What is in each frame, [T, ...], where without a lag it would be `values_TD`: the first stays for as long, and the last are cut off."""
+        then: npt.NDArray[np.float64] = values_TD[np.maximum(np.arange(len(values_TD)) - self.lag_frames, 0)]
+        return then
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
@@ -115,7 +129,7 @@ class World:
         Raises:
             ValueError: a key is unknown or missing, or a value is of another kind.
         """
-        return built(cls, {"named": "always", **data}, "block world")  # a world of before there was a choice
+        return built(cls, {"named": "always", "lag": 0.0, **data}, "block world")  # a world of before there was a choice
 
 
 @dataclass(frozen=True)
@@ -196,7 +210,7 @@ def episode(world: World, rounds: int, seed: int, number: int, split: Split = "t
         positions.append(blocks)
         camera.append(views)
         at, view = blocks[-1], views[-1]
-    return Episode(world, start, tuple(actions), np.concatenate(positions), np.concatenate(camera), it)
+    return Episode(world, start, tuple(actions), world.delayed(np.concatenate(positions)), world.delayed(np.concatenate(camera)), it)
 
 
 def episodes(world: World, rounds: int, seed: int, count: int, split: Split = "train") -> Iterator[Episode]:

@@ -48,7 +48,12 @@ class Attempt:
 
 
 def task(world: World, seed: int, number: int, budget: int = 5, split: Split = "unseen") -> Task:
-    """The `number`-th task of a seed: its goal is where a story of `budget` single pushes ends, if that is not where it begins."""
+    """The `number`-th task of a seed: its goal is where a story of `budget` single pushes ends, if that is not where it begins.
+
+    Raises:
+        ValueError: the world lags, so that nobody sees at a chunk's end what has come of its action; or there is no such story.
+    """
+    must(not world.lag_frames, f"planning: in a world with lag {world.lag} an action's end is not seen when the next is chosen; give a world without")
     plain = replace(world, twice=0.0, still=0.0, panning=0.0)
     for again in range(_TRIES):
         places = episode(plain, budget, seed, number * _TRIES + again, split).positions_TN2
