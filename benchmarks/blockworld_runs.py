@@ -30,12 +30,20 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "blockworld.json"
 SEEDS = (0, 1, 2)
+Then = Literal["nothing", "decoder", "joint", "matching"]
+Clock = Literal["plain", "midway"]
+"""Chunks of one latent frame, or of two."""
 #: Films of the training, of ten actions each; of the long run's world more.
 FILMS: dict[WorldName, int] = {"plain": 400, "named_once": 400, "midway": 400, "contact": 1600}
 #: Steps of the first phase and of the joint one, in place of which the other arms do as much more of the first as takes the same CPU time.
 FIRST, JOINT = 2500, 1000
-#: CPU-seconds of a step relative to the first phase's with PAN's window, measured by `cost`: what "the same compute" means.
-COST = {"swin": 1.0, "last_frames": 1.12, "joint": 2.3}
+#: Of the first phase where blocks are under way when a chunk ends: harder to learn, and there is to be no doubt that it has been.
+MIDWAY = 6000
+#: CPU-seconds of a step relative to the first phase's with PAN's window in the same world, measured by `cost`: what "the same compute" means.
+COST: dict[Clock, dict[str, float]] = {
+    "plain": {"swin": 1.0, "last_frames": 1.12, "joint": 2.3, "generative": 2.7, "matching": 1.7},
+    "midway": {"swin": 1.0, "last_frames": 1.1},
+}
 #: A step has eight chunks to learn from, whatever the window: four of two, or eight of one.
 WINDOWS: dict[str, dict[str, Any]] = {"swin": {}, "last_frames": {"loop.windows": 8, "loop.batch": 8}}
 #: The second half goes on with what the first has learnt.
@@ -45,15 +53,13 @@ LATER: dict[str, Any] = {"optim.lr": 2e-3}
 ALONG_STEPS = 500
 ALONG: dict[str, Any] = {"optim.backbone_lr": 0.1, "optim.spike": 1e9, "also": ("backbone.model.*",)}
 
-Then = Literal["nothing", "decoder", "joint", "matching"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
     """One way to train the model.
 
     Attributes:
-        world: where. history, cond_noise: of the window.
+        world: where. first: steps of the first phase, if its window is PAN's. history, cond_noise: of the window.
         then: the second half of the compute: none, PAN's joint phase, more of the decoder phase, or matching the next observation's state.
         along: whether the backbone learns along; only its states are measured then.
         asked: what is measured of it.
@@ -63,6 +69,7 @@ class Arm:
     name: str
     asked: Asked
     world: WorldName = "plain"
+    first: int = FIRST
     history: "History" = "swin"
     cond_noise: float = 0.055
     then: Then = "nothing"
@@ -79,8 +86,10 @@ class Arm:
         """Of the first phase and of the second."""
         if self.halves:
             return self.halves
-        second = {"nothing": 0, "decoder": round(JOINT * COST["joint"]), "joint": JOINT, "matching": JOINT}
-        return round(FIRST / COST[self.history]), ALONG_STEPS if self.along else second[self.then]
+        cost = COST["midway" if self.world == "midway" else "plain"]
+        joint, matching = (ALONG_STEPS, round(ALONG_STEPS * cost["generative"] / cost["matching"])) if self.along else (JOINT, JOINT)
+        second = {"nothing": 0, "decoder": round(JOINT * cost["joint"]), "joint": joint, "matching": matching}
+        return round(self.first / cost[self.history]), second[self.then]
 
 
 ARMS = {
@@ -89,13 +98,16 @@ ARMS = {
         Arm(name="swin", asked="windows"),
         Arm(name="last_frame", asked="windows", history="last_frames"),
         Arm(name="swin_no_noise", asked="windows", cond_noise=0.0),
+        Arm(name="swin_midway", asked="windows", world="midway", first=MIDWAY),
+        Arm(name="last_frame_midway", asked="windows", world="midway", first=MIDWAY, history="last_frames"),
+        Arm(name="swin_no_noise_midway", asked="windows", world="midway", first=MIDWAY, cond_noise=0.0),
         Arm(name="pan", asked="pan", then="joint"),
         Arm(name="pan_named_once", asked="pan", world="named_once", then="joint"),
         Arm(name="no_state_named_once", asked="texts", world="named_once", then="decoder"),
         Arm(name="generative", asked="states", then="joint", along=True),
         Arm(name="matching", asked="states", then="matching", along=True),
         Arm(name="long_plain", asked="long", then="joint", halves=(6000, 1500)),
-        Arm(name="long", asked="long", world="contact", then="joint", halves=(8000, 2000)),
+        Arm(name="long", asked="long", world="contact", then="joint", halves=(20000, 4000)),
     )
 }
 
@@ -204,26 +216,25 @@ def wanted(words: list[str]) -> Iterator[tuple[Arm, int]]:
 
 
 def cost(folder: Path, steps: int = 150) -> None:
-    """Prints the CPU-seconds a step of each kind, relative to the first phase's: the table COST."""
-    shared, found, place = chain(folder), dict[str, float](), folder / "cost"
-    kinds: tuple[tuple[str, History, Literal["decoder", "joint"]], ...] = (
-        ("swin", "swin", "decoder"),
-        ("last_frames", "last_frames", "decoder"),
-        ("joint", "swin", "joint"),
-    )
-    for name, history, phase in kinds:
-        seconds = []
-        for count in (10, 10 + steps):
-            shutil.rmtree(place / "run", ignore_errors=True)
-            model = place / "base" / "model" if phase == "joint" else place / history
-            if phase == "decoder":
-                shared.model(model, shared.world, history, 0.055, 0)
-            seconds.append(shared.train(place / "run", model, phase, count, WINDOWS[history]))
-        if name == "swin":
-            shutil.rmtree(place / "base", ignore_errors=True)
-            (place / "run").rename(place / "base")
-        found[name] = (seconds[1] - seconds[0]) / steps
-    print(json.dumps({"cpu_s": found, "cost": {name: round(value / found["swin"], 2) for name, value in found.items()}}))
+    """Prints the CPU-seconds a step of each kind, relative to the first phase's in the same world: the table COST."""
+    for world, kinds in COST.items():
+        shared, found, place = chain(folder, world), dict[str, float](), folder / "cost" / world
+        for name in kinds:
+            history: History = "last_frames" if name == "last_frames" else "swin"
+            phase = name if name in ("joint", "matching") else "joint" if name == "generative" else "decoder"
+            along = ALONG if name in ("generative", "matching") else {}
+            seconds = []
+            for count in (10, 10 + steps):
+                shutil.rmtree(place / "run", ignore_errors=True)
+                model = place / "base" / "model" if phase != "decoder" else place / history
+                if phase == "decoder":
+                    shared.model(model, shared.world, history, 0.055, 0)
+                seconds.append(shared.train(place / "run", model, phase, count, WINDOWS[history] | along))
+            if name == "swin":
+                shutil.rmtree(place / "base", ignore_errors=True)
+                (place / "run").rename(place / "base")
+            found[name] = (seconds[1] - seconds[0]) / steps
+        print(json.dumps({"world": world, "cpu_s": found, "cost": {name: round(value / found["swin"], 2) for name, value in found.items()}}), flush=True)
 
 
 def main() -> int:
