@@ -86,7 +86,7 @@ class Arm:
         """Of the first phase and of the second."""
         if self.halves:
             return self.halves
-        cost = COST["midway" if self.world == "midway" else "plain"]
+        cost = COST["plain"] | (COST["midway"] if self.world == "midway" else {})
         joint, matching = (ALONG_STEPS, round(ALONG_STEPS * cost["generative"] / cost["matching"])) if self.along else (JOINT, JOINT)
         second = {"nothing": 0, "decoder": round(JOINT * cost["joint"]), "joint": joint, "matching": matching}
         return round(self.first / cost[self.history]), second[self.then]
