@@ -2,6 +2,7 @@
 
     python benchmarks/blockworld_runs.py prepare [--folder F]            films, curation, autoencoder, latents: once, shared by all
     python benchmarks/blockworld_runs.py run [--folder F] [ARM:SEED ...]  trains and measures what is not done yet, one after the other; all by default
+    python benchmarks/blockworld_runs.py confirm [--folder F]            after a change of code: keeps an arm's rows, if one made anew came out the same
     python benchmarks/blockworld_runs.py collect [--folder F]            writes the results, with the hash of the code, to benchmarks/results/blockworld.json
 
 A run that was killed is taken up at its last checkpoint; several processes may run different arms beside one another (one thread each).
@@ -182,6 +183,35 @@ def code_hash(arm: Arm) -> str:
 CODE = {name: code_hash(arm) for name, arm in ARMS.items()}
 
 
+#: Of a row: what says how it was made, rather than what came out.
+MADE = ("code", "cpu_s", "measured_cpu_s", "same_as_before")
+
+
+def confirm(folder: Path) -> None:
+    """Gives an arm's rows that older code has made the present hash, if the row of a seed was made anew and is the committed one's to the last digit.
+
+    All that a row says is compared, some hundred floats after thousands of steps: a change that touched the computation would show. Such rows say so.
+    """
+    before = {(row["arm"], row["seed"]): row for row in json.loads(RESULTS.read_text("utf-8"))["runs"]}
+    rows = {file: json.loads(file.read_text("utf-8")) for file in sorted((folder / "results").glob("*.json"))}
+    for name in ARMS:
+        mine = {file: row for file, row in rows.items() if row["arm"] == name}
+        fresh = [row for row in mine.values() if row["code"] == CODE[name] and "same_as_before" not in row]
+        again = [row for row in fresh if (old := before.get((name, row["seed"]))) and old["code"] != row["code"] and outcome(old) == outcome(row)]
+        if len(again) < len(fresh) or not again:
+            print(f"{name}: nothing to go by" if not fresh else f"{name}: {len(fresh) - len(again)} of {len(fresh)} new rows are not as before")
+            continue
+        for file, row in mine.items():
+            if row["code"] != CODE[name]:
+                file.write_text(json.dumps(row | {"code": CODE[name], "same_as_before": [each["seed"] for each in again]}, indent=1) + "\n", "utf-8")
+                print(f"{name} {row['seed']}: as before, by seed {', '.join(str(each['seed']) for each in again)}")
+
+
+def outcome(row: dict[str, Any]) -> dict[str, Any]:
+    """What came out of a run."""
+    return {key: value for key, value in row.items() if key not in MADE}
+
+
 def collect(folder: Path) -> None:
     """Writes what is done to RESULTS."""
     import torch
@@ -189,11 +219,22 @@ def collect(folder: Path) -> None:
     from pipelines.block_chain import BACKBONE, VAE
 
     rows = [json.loads(file.read_text("utf-8")) for file in sorted((folder / "results").glob("*.json"))]
-    taught = {world: sum(torch.load(of_world(folder, world) / file, weights_only=True)["cpu_s"] for file in (VAE, BACKBONE)) for world in WORLDS}
+
+    def taught(world: WorldName) -> float:
+        """CPU-seconds of what every arm in a world shares, as far as it is there."""
+        files = (of_world(folder, world) / name for name in (VAE, BACKBONE))
+        return float(sum(torch.load(file, weights_only=True)["cpu_s"] for file in files if file.is_file()))
+
     about = {"films": FILMS, "stories": STORIES, "rounds": ROUNDS, "long_rounds": LONG_ROUNDS, "sampling_steps": STEPS, "guidance": GUIDANCE, "cost": COST}
     machine = {"cpu": processor(), "cores": os.cpu_count(), "torch": torch.__version__}
     RESULTS.parent.mkdir(exist_ok=True)
-    made = {"machine": machine, "settings": about, "taught_cpu_s": taught, "worlds": {name: arm.world for name, arm in ARMS.items()}, "runs": rows}
+    made = {
+        "machine": machine,
+        "settings": about,
+        "taught_cpu_s": {world: taught(world) for world in WORLDS},
+        "worlds": {name: arm.world for name, arm in ARMS.items()},
+        "runs": rows,
+    }
     RESULTS.write_text(json.dumps(made, indent=1) + "\n", "utf-8")
     print(f"{len(rows)} runs in {RESULTS}")
 
@@ -240,7 +281,7 @@ def cost(folder: Path, steps: int = 150) -> None:
 def main() -> int:
     """See the file's first lines."""
     cli = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    cli.add_argument("what", choices=("prepare", "run", "collect", "cost"))
+    cli.add_argument("what", choices=("prepare", "run", "confirm", "collect", "cost"))
     cli.add_argument("arms", nargs="*", metavar="ARM:SEED")
     cli.add_argument("--folder", type=Path, default=Path("blockworld-runs"))
     given = cli.parse_args()
@@ -253,6 +294,8 @@ def main() -> int:
     elif given.what == "run":
         for arm, seed in wanted(given.arms):
             run(folder, arm, seed)
+    elif given.what == "confirm":
+        confirm(folder)
     elif given.what == "cost":
         cost(folder)
     else:

@@ -59,22 +59,28 @@ class Measure:
 
 _FIDELITY, _LATE = at("horizon.fidelity.obeyed"), at("horizon.fidelity.obeyed_R.10:")
 
-#: (what is compared, PAN's way, the other).
-_WINDOWS = (("Swin-DPM - last frame", "swin", "last_frame"), ("condition noise - none", "swin", "swin_no_noise"))
+#: (what blocks do where chunks meet, what is compared, PAN's way, the other).
+_WINDOWS = (
+    ("under way", "Swin-DPM - last frame", "swin_midway", "last_frame_midway"),
+    ("under way", "condition noise - none", "swin_midway", "swin_no_noise_midway"),
+    ("at rest", "Swin-DPM - last frame", "swin", "last_frame"),
+    ("at rest", "condition noise - none", "swin", "swin_no_noise"),
+)
 _HORIZON = (
-    ("obeyed, rounds 1 to 20", _FIDELITY, True),
-    ("obeyed, rounds 11 to 20", _LATE, True),
-    ("px off after round 10, of blocks seen", at("horizon.fidelity.error_px_R.9"), False),
-    ("blocks lost after round 20", at("horizon.fidelity.lost_R.-1"), False),
+    ("obeyed", _FIDELITY, True),
+    ("obeyed, rounds 11 on", _LATE, True),
+    ("px off in round 10", at("horizon.fidelity.error_px_R.9"), False),
+    ("blocks lost at the end", at("horizon.fidelity.lost_R.-1"), False),
     ("dB of round 10", at("horizon.quality_R.9.psnr_db"), True),
     ("SSIM of round 10", at("horizon.quality_R.9.ssim"), True),
-    ("smoothness at joins, off the truth", roughness, False),
+    ("joins, off the truth", roughness, False),
 )
 _STATES = (
     ("relative spread of states", "spread.relative"),
     ("directions of states", "spread.rank"),
     ("places by a linear probe, R2", "probe.r2"),
     ("places by a linear probe, accuracy", "probe.accuracy"),
+    ("places by a linear probe in bfloat16, R2", "probe_bfloat16.r2"),
 )
 
 
@@ -89,8 +95,8 @@ MEASURES = (
     *_obeyed("pan_named_once", ", named once"),
     Measure(name="obeyed, named once: PAN - no state stream, same compute", mine=("pan_named_once", _FIDELITY), other=("no_state_named_once", _FIDELITY)),
     *(
-        Measure(name=f"{what}: {name}", mine=(mine, number), other=(other, number), higher=higher)
-        for name, mine, other in _WINDOWS
+        Measure(name=f"{what}, {where}: {name}", mine=(mine, number), other=(other, number), higher=higher)
+        for where, name, mine, other in _WINDOWS
         for what, number, higher in _HORIZON
     ),
     *(
@@ -128,6 +134,7 @@ COLUMNS: tuple[tuple[str, Number, int], ...] = (
     ("rank", at("states.spread.rank"), 1),
     ("before", at("states_before.spread.relative"), 3),
     ("probe R2", at("states.probe.r2"), 2),
+    ("bf16 R2", at("states.probe_bfloat16.r2"), 2),
     ("before", at("states_before.probe.r2"), 2),
     ("plans", at("planning.model"), 2),
 )
