@@ -10,8 +10,8 @@ from blockworld_runs import ARMS, CODE, RESULTS
 
 #: Source of both: what the block world was made to show.
 TARGET_FIRST, TARGET_TENTH = 0.95, 0.85
-#: 25 and 8 minutes of two cores.
-LONG_MINUTES, ARM_MINUTES = 50.0, 16.0
+#: 25 and 8 minutes, and three hours, of two cores.
+LONG_MINUTES, ARM_MINUTES, ALL_MINUTES = 50.0, 16.0, 360.0
 Run = Mapping[str, Any]
 
 
@@ -195,6 +195,12 @@ def figures(made: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
         assert made is not None
         return float(sum(of["cpu_s"]) + made["taught_cpu_s"][made["worlds"][of["arm"]]]) / 60
 
+    def in_all() -> float:
+        """CPU-minutes of all runs and their measures; a first phase that arms share counts once."""
+        assert made is not None
+        firsts = {(ARMS[run["arm"]].base, run["seed"]): run["cpu_s"][0] for run in runs}
+        return float(sum(firsts.values()) + sum(sum(run["cpu_s"][1:]) + run["measured_cpu_s"] for run in runs) + sum(made["taught_cpu_s"].values())) / 60
+
     model, chance = at("planning.model")(long), at("planning.random")(long)
     arms = [minutes(run) for run in runs if not ARMS[run["arm"]].halves]
     found = {
@@ -203,6 +209,8 @@ def figures(made: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
         "contact_fidelity_step_1": figure(at("horizon.fidelity.obeyed_R.0")(contact), TARGET_FIRST, lambda v: v >= TARGET_FIRST),
         "contact_fidelity_step_10": figure(at("horizon.fidelity.obeyed_R.9")(contact), TARGET_TENTH, lambda v: v >= TARGET_TENTH),
         "long_run_cpu_minutes": figure(minutes(long) if long else None, LONG_MINUTES, lambda v: v <= LONG_MINUTES),
+        "contact_run_cpu_minutes": figure(minutes(contact) if contact else None, LONG_MINUTES, lambda v: v <= LONG_MINUTES),
+        "all_runs_cpu_minutes": figure(in_all() if runs else None, ALL_MINUTES, lambda v: v <= ALL_MINUTES),
         "longest_arm_cpu_minutes": figure(max(arms) if arms else None, ARM_MINUTES, lambda v: v <= ARM_MINUTES),
         "planning_model_less_random": figure(None if model is None or chance is None else model - chance, 0.0, lambda v: v > 0),
         "results_are_of_this_code": figure(None if made is None else float(is_fresh(made)), 1.0, lambda v: v == 1.0),

@@ -49,7 +49,7 @@ def made(arm: str, seed: int, last: float, rank: float = 0.0, code: str = "old")
     seen = {"fidelity": fidelity, "quality_R": quality, "joins": last, "true_joins": 0.6}
     states = {"spread": {"relative": rank / 10, "rank": rank}, "probe": {"accuracy": 0.5, "r2": 0.1}}
     before = {"spread": {"relative": 0.3, "rank": 3.0}, "probe": {"accuracy": 0.5, "r2": 0.1}}
-    return {"arm": arm, "seed": seed, "code": code, "cpu_s": [60.0, 120.0], "horizon": seen, "states": states, "states_before": before}
+    return {"arm": arm, "seed": seed, "code": code, "cpu_s": [60.0, 120.0], "measured_cpu_s": 30.0, "horizon": seen, "states": states, "states_before": before}
 
 
 #: What stands beside the runs.
@@ -77,6 +77,7 @@ def test_an_ordering_is_met_only_if_every_seed_shows_it_and_results_of_other_cod
     assert found["directions of states: generative - before"] == {"value": 2.0, "target": None, "met": None}
     assert found["fidelity_step_1"] == {"value": None, "target": 0.95, "met": None}
     assert found["longest_arm_cpu_minutes"] == {"value": 4.0, "target": 16.0, "met": True}
+    assert found["all_runs_cpu_minutes"]["value"] == (2 * 60 + 4 * 120 + 4 * 30 + 180) / 60  # both arms begin with one first phase
     assert found["results_are_of_this_code"]["met"] is False
     assert table.figures({"runs": [made("long_plain", 0, 0.9)], **ABOUT})["long_run_cpu_minutes"]["value"] == 5.0
     now = [made("pan", 0, 0.9, code=table.CODE["pan"])]

@@ -23,7 +23,7 @@ from training.phases import read_history
 from training.seen import read_seen
 from training.snapshots import committed
 
-SAMPLES, EPOCHS = 14, 2
+SAMPLES, EPOCHS = 12, 2
 NODE = {"num_cpus": 1, "object_store_memory": 128 << 20}  # room for one worker
 
 # As `pan train`, but Ray looks each second, not each 20, at which nodes its cluster has.
