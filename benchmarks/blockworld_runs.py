@@ -168,11 +168,19 @@ def run(folder: Path, arm: Arm, seed: int) -> None:
     print(f"{arm.name} {seed}: {spent} s, obeyed {row.get('horizon', {}).get('fidelity', {}).get('obeyed_R')}", flush=True)
 
 
+#: Of `training/`: what tells, plans and keeps, and takes no part in a run's arithmetic; held-out samples are not looked at in these runs.
+TELLS = ("curves", "footprint", "meter", "planner", "seen", "session_file", "snapshots", "tensorboard", "trackers", "validation")
+
+
 def code_hash(arm: Arm) -> str:
-    """Sixteen hex digits of all that an arm's result depends on: the trainer, the model, the world, how it is run and measured, and the arm's own settings."""
+    """Sixteen hex digits of the code that trains and measures an arm, and of the arm's settings: what its result depends on beside what was prepared.
+
+    Of that (films, clips, autoencoder, backbone, latents) `collect` writes the hashes: it may be of an earlier day.
+    """
     told = hashlib.sha256()
     files = (ROOT / name for name in ("pipelines/block_chain.py", "benchmarks/blockworld_measures.py"))
-    for file in sorted([*(ROOT / "training").rglob("*.py"), *files]):
+    computing = (file for file in (ROOT / "training").rglob("*.py") if file.parent.name != "training" or file.stem not in TELLS)
+    for file in sorted([*computing, *files]):
         told.update(f"{file.relative_to(ROOT)}\n".encode() + file.read_bytes())
     told.update(json.dumps([asdict(arm), arm.steps, WINDOWS[arm.history], LATER, ALONG, FILMS[arm.world]]).encode())
     told.update("".join(inspect.getsource(what) for what in (run, chain, of_world, prepare)).encode())
@@ -188,9 +196,10 @@ MADE = ("code", "cpu_s", "measured_cpu_s", "same_as_before")
 
 
 def confirm(folder: Path) -> None:
-    """Gives an arm's rows that older code has made the present hash, if the row of a seed was made anew and is the committed one's to the last digit.
+    """Gives an arm's rows that older code has made the present hash, if the row of a seed was trained anew and is the committed one's to the last digit.
 
-    All that a row says is compared, some hundred floats after thousands of steps: a change that touched the computation would show. Such rows say so.
+    All that a row says is compared, some hundred floats after thousands of steps: a change that touched training or measuring would show. Such rows say so.
+    A row counts as made anew if all its steps were: its runs' folders are to be removed before.
     """
     before = {(row["arm"], row["seed"]): row for row in json.loads(RESULTS.read_text("utf-8"))["runs"]}
     rows = {file: json.loads(file.read_text("utf-8")) for file in sorted((folder / "results").glob("*.json"))}
@@ -231,12 +240,21 @@ def collect(folder: Path) -> None:
     made = {
         "machine": machine,
         "settings": about,
+        "prepared": {world: digests(of_world(folder, world)) for world in WORLDS},
         "taught_cpu_s": {world: taught(world) for world in WORLDS},
         "worlds": {name: arm.world for name, arm in ARMS.items()},
         "runs": rows,
     }
     RESULTS.write_text(json.dumps(made, indent=1) + "\n", "utf-8")
     print(f"{len(rows)} runs in {RESULTS}")
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Sixteen hex digits of each thing that was prepared in a world and that its runs read: who prepares it anew sees whether it is the same."""
+    from pipelines.block_chain import BACKBONE, LATENTS, VAE
+
+    files = (folder / LATENTS / "manifest.json", folder / VAE, folder / BACKBONE)
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files if file.is_file()}
 
 
 def processor() -> str:
