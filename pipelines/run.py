@@ -70,7 +70,7 @@ def begin(out: str, recipe: Settings, plan: dict[str, Any], command: list[str], 
     """
     store = Storage.at(out)
     _check_writable(store)
-    with hold(store) as lock, _interruptible(store, command):
+    with hold(store) as lock, interruptible(store, command):
         digest = write_plan(store, plan, renews)
         store.replace(RESOLVED, recipe.to_toml().encode())
         store.replace(ENV, _pretty(environment()))
@@ -98,10 +98,14 @@ def ended(out: str, code: Exit, reason: str, counts: dict[str, Any], command: li
     return code
 
 
-def guarded(work: Callable[[dict[str, Any]], Exit], out: str, command: list[str], report: bool = True) -> int:
+def guarded(work: Callable[[dict[str, Any]], Exit], out: str, command: list[str], report: bool = True, ours: str = PLAN) -> int:
     """Runs `work(counts)` and turns what may be expected to go wrong into an exit code, one line for people, and exit.json.
 
     A bug is raised on: its traceback is what one needs; exit.json says so first.
+
+    Args:
+        report: whether exit.json is written.
+        ours: a file that only an output of this command has: where it is not, a user's mistake leaves no trace.
     """
     counts: dict[str, Any] = {}
 
@@ -115,7 +119,7 @@ def guarded(work: Callable[[dict[str, Any]], Exit], out: str, command: list[str]
 
     try:
         code = work(counts)
-        return end(code, "; ".join(counts[key] for key in ("over_budget", "source_changed", "events_changed") if key in counts) or code.name.lower())
+        return end(code, "; ".join(counts[key] for key in ("over_budget", "source_changed", "events_changed", "lost") if key in counts) or code.name.lower())
     except PlanMismatch as error:
         return end(Exit.USAGE, str(error))
     except OutputLocked as error:
@@ -127,7 +131,7 @@ def guarded(work: Callable[[dict[str, Any]], Exit], out: str, command: list[str]
     except KeyboardInterrupt:
         return end(Exit.INTERRUPTED, f"interrupted; nothing committed is lost. Resume with: {' '.join(command)}")
     except ValueError as error:
-        report = report and Storage.at(out).size("_run/plan.json") is not None
+        report = report and Storage.at(out).size(ours) is not None
         return end(Exit.USAGE, str(error))
     except OSError as error:
         return end(Exit.STORAGE, f"storage: {error}. Nothing committed is lost: free space or mend the storage, then resume with: {' '.join(command)}")
@@ -154,7 +158,7 @@ def _check_writable(out: Storage) -> None:
 
 
 @contextmanager
-def _interruptible(out: Storage, command: list[str]) -> Iterator[None]:
+def interruptible(out: Storage, command: list[str]) -> Iterator[None]:
     """SIGTERM and SIGINT end the process at once with code 75: correctness never needs a graceful end, and a job has three seconds."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 import threading
 import time
@@ -13,12 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.exits import Exit, leave
-from pipelines.train_worker import read_ending, worker
+from pipelines.train_worker import read_ending, read_faults, worker
 
 if TYPE_CHECKING:
     from pipelines.train_recipe import TrainRecipe
 
 POLL_S = 0.5
+RECIPE = "recipe.toml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +35,7 @@ def command(
     shards: Annotated[str, typer.Option(help="Output of `pan encode`, or of `pan curate` (then clips are encoded in each epoch).", show_default=False)],
     model: Annotated[str, typer.Option(help="A PAN folder to begin with: of `pan assemble`, or OUT/model of an earlier phase.", show_default=False)],
     recipe: Annotated[str | None, typer.Option(help="A TOML file; what it leaves out has the defaults.", show_default=False)] = None,
-    phase: Annotated[str | None, typer.Option(help="decoder or joint; --set phase=... in short.", show_default=False)] = None,
+    phase: Annotated[str | None, typer.Option(help="decoder or joint, or matching to compare with it; --set phase=... in short.", show_default=False)] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE on top of the recipe, such as optim.lr=1e-4; may be repeated.")] = None,
     image: Annotated[str | None, typer.Option(help="A picture that films while training begin with.", show_default=False)] = None,
     here: Annotated[bool, typer.Option("--here", help="In this process, as one worker, without Ray.")] = False,
@@ -43,30 +45,34 @@ def command(
     utilisation: Annotated[float, typer.Option(help="With --plan: share of that which is reached.")] = 0.4,
 ) -> int:
     """Train a phase of a model on curated shards; the same command takes up a run that was stopped."""
-    from pipelines import train_recipe
+    from curation.lock import hold
+    from curation.storage import Storage
+    from pipelines import run, train_recipe
 
-    folder = run_folder(out)
-    resolved = train_recipe.load(recipe, [*(sets or []), *([f'phase="{phase}"'] if phase else [])])
-    index = train_recipe.checked(resolved, model, shards)
-    if plan or resolved.workers.memory is not None:
-        told = train_recipe.planned(resolved, model, index, tflops, utilisation)
-        print(train_recipe.plan_text(told))
-        if not told["fits"]:
-            raise ValueError("this training does not fit; see above what would")
-    if plan:
-        return Exit.COMPLETE
-    folder.mkdir(parents=True, exist_ok=True)
-    asked = {"out": str(folder), "shards": shards_path(shards), "model": str(Path(model).absolute()), "settings": resolved.run_settings()}
-    asked |= {"start": f"{time.time_ns()}-{os.getpid()}", "image": pictured(image, model, resolved)}
-    from curation.lock import OutputLocked, hold
+    again = ["pan", "train", shlex.quote(out), "--shards", shlex.quote(shards), "--model", shlex.quote(model), *(["--here"] if here else [])]
+    told = (("--recipe", recipe), ("--phase", phase), ("--image", image), ("--cpus", cpus), *(("--set", text) for text in sets or []))
+    again += [word for name, value in told if value is not None for word in (name, shlex.quote(str(value)))]
 
-    try:
-        with hold(folder), followed(folder):
-            (folder / "recipe.toml").write_text(resolved.to_toml(), "utf-8")
-            return in_process(asked) if here else on_cluster(asked, resolved, cpus)
-    except OutputLocked as error:  # two that train one folder would write each other's checkpoints over
-        print(f"pan: {error}", file=sys.stderr)
-        return Exit.LOCKED
+    def work(counts: dict[str, Any]) -> Exit:
+        folder = run_folder(out)
+        resolved = train_recipe.load(recipe, [*(sets or []), *([f'phase="{phase}"'] if phase else [])])
+        index = train_recipe.checked(resolved, model, shards)
+        if plan or resolved.workers.memory is not None:
+            planned = train_recipe.planned(resolved, model, index, tflops, utilisation)
+            print(train_recipe.plan_text(planned))
+            if not planned["fits"]:
+                raise ValueError("this training does not fit; see above what would")
+        if plan:
+            return Exit.COMPLETE
+        folder.mkdir(parents=True, exist_ok=True)
+        asked = {"out": str(folder), "shards": shards_path(shards), "model": str(Path(model).absolute()), "settings": resolved.run_settings()}
+        asked |= {"start": f"{time.time_ns()}-{os.getpid()}", "image": pictured(image, model, resolved)}
+        store = Storage.at(str(folder))
+        with hold(store), run.interruptible(store, again), followed(folder):
+            (folder / RECIPE).write_text(resolved.to_toml(), "utf-8")
+            return in_process(asked, counts) if here else on_cluster(asked, resolved, cpus, counts)
+
+    return run.guarded(work, out, again, report=not plan and "://" not in out, ours=RECIPE)
 
 
 def run_folder(out: str) -> Path:
@@ -106,8 +112,12 @@ def pictured(image: str | None, model: str, recipe: "TrainRecipe") -> Any:
     return fitted(picture, *film_size(read_spec(Path(model)), None, picture))
 
 
-def in_process(asked: dict[str, Any]) -> Exit:
-    """Trains in this process."""
+def in_process(asked: dict[str, Any], counts: dict[str, Any]) -> Exit:
+    """Trains in this process.
+
+    Raises:
+        ValueError: what is wrong is the user's, such as a batch that does not fit into the GPU's memory.
+    """
     import torch
 
     from training.optim import TrainingDiverged
@@ -117,17 +127,20 @@ def in_process(asked: dict[str, Any]) -> Exit:
     try:
         ending = train(places, RunSettings(**asked["settings"]), device="cuda:0" if torch.cuda.is_available() else "cpu")
     except TrainingDiverged as error:
-        print(f"pan: {error}", file=sys.stderr)
+        counts["over_budget"] = str(error)
         return Exit.OVER_BUDGET
+    except torch.OutOfMemoryError as error:
+        raise ValueError(too_large(str(error))) from error
     print(f"{asked['out']}/model: {ending}")
     return Exit.COMPLETE
 
 
-def on_cluster(asked: dict[str, Any], recipe: "TrainRecipe", cpus: int | None) -> Exit:
+def on_cluster(asked: dict[str, Any], recipe: "TrainRecipe", cpus: int | None, counts: dict[str, Any]) -> Exit:
     """Trains on the workers of a Ray cluster.
 
     Raises:
-        ValueError: the cluster can never give what the workers need, or what a worker found is the user's fault.
+        ConnectionError: there is no cluster. Preflight: it can never give what the workers need.
+        ValueError: what a worker found is the user's fault. OSError, RuntimeError: each worker's own code failed, each time that it was tried.
     """
     from pipelines import cluster
 
@@ -136,22 +149,46 @@ def on_cluster(asked: dict[str, Any], recipe: "TrainRecipe", cpus: int | None) -
     from ray.train import TrainingFailedError
 
     enough(recipe)
-    out, failed = Path(asked["out"]), ""
+    out, failed = Path(asked["out"]), None
     try:
         trainer(asked, recipe).fit()
     except TrainingFailedError as error:
-        failed = str(error)
+        failed = error
     told = read_ending(out, asked["start"])
     if told.get("fault") == "TrainingDiverged":
-        print(f"pan: {told['text']}", file=sys.stderr)
+        counts["over_budget"] = told["text"]
         return Exit.OVER_BUDGET
     if told.get("fault"):
         raise ValueError(told["text"])
     if "ending" not in told:
-        print(f"pan: the workers were lost: {failed or 'they said nothing'}; the same command goes on from the newest checkpoint", file=sys.stderr)
+        own_fault(out, asked["start"], list(getattr(failed, "worker_failures", {})))
+        counts["lost"] = f"the workers were lost: {failed or 'they said nothing'}; the same command goes on from the newest checkpoint"
         return Exit.INTERRUPTED
     print(f"{out}/model: {told['ending']}")
     return Exit.COMPLETE
+
+
+def own_fault(out: Path, start: str, failed: list[int]) -> None:
+    """Raises what the workers' own code met, if every rank that failed last has told of something: one that was killed tells nothing.
+
+    Raises:
+        ValueError: a GPU's memory was too small. OSError: a file could not be read or written. RuntimeError: anything else, with its traceback.
+    """
+    told = read_faults(out, start)
+    if not failed or not set(failed) <= told.keys():
+        return
+    first = min((told[rank] for rank in failed), key=lambda fault: float(fault["time_s"]))  # the others may have met its absence
+    if first["kind"] == "memory":
+        raise ValueError(too_large(first["text"]))
+    if first["kind"] == "storage":
+        raise OSError(first["text"])
+    raise RuntimeError(f"a worker's own code failed, each time that it was tried: {first['text']}\n{first['traceback']}")
+
+
+def too_large(text: str) -> str:
+    """What to do about a GPU's memory that was too small."""
+    first = text.splitlines()[0] if text else "out of memory"
+    return f"{first} Lower loop.batch, or spread the model with parallel.shard; `pan train --plan` with workers.memory says what fits"
 
 
 def trainer(asked: dict[str, Any], recipe: "TrainRecipe") -> Any:
@@ -188,15 +225,18 @@ def enough(recipe: "TrainRecipe") -> None:
     """Refuses what Ray would wait for without end.
 
     Raises:
-        ValueError: the cluster has too little for the least number of workers.
+        Preflight: the cluster has too little for the least number of workers.
     """
     import ray
+
+    from pipelines.run import Preflight
 
     total, workers = ray.cluster_resources(), recipe.workers
     for name, each in (("CPU", workers.cpus), ("GPU", workers.gpus)):
         needed = each * workers.least
         if needed > total.get(name, 0.0):
-            raise ValueError(f"{workers.least} workers need {needed:g} {name}s, the cluster has {total.get(name, 0.0):g}; lower workers.least or workers.cpus")
+            there = f"the cluster has {total.get(name, 0.0):g}"
+            raise Preflight(f"{workers.least} workers need {needed:g} {name}s, {there}; lower workers.least or workers.{name.lower()}s")
 
 
 @contextmanager

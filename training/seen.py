@@ -42,13 +42,13 @@ def learnt_from(batch: Batch) -> list[str]:
 
 def read_seen(folder: Path) -> dict[int, list[str]]:
     """The samples that each step (1 is the first) of a run has learnt from, by all ranks; an attempt's lost steps are not among them."""
-    found: dict[int, tuple[int, list[str]]] = {}
-    for file in sorted(folder.glob("rank_*.jsonl")):
-        for text in file.read_text("utf-8").splitlines():
-            if not text.endswith("}"):  # cut off when its writer was killed
-                continue
-            entry = json.loads(text)
-            attempt, keys = found.get(entry["step"], (0, []))
-            if entry["attempt"] >= attempt:
-                found[entry["step"]] = entry["attempt"], (keys if entry["attempt"] == attempt else []) + entry["keys"]
-    return {step: keys for step, (_, keys) in sorted(found.items())}
+    texts = [text for file in sorted(folder.glob("rank_*.jsonl")) for text in file.read_text("utf-8").splitlines()]
+    entries = [json.loads(text) for text in texts if text.endswith("}")]  # others were cut off when their writer was killed
+    begun: dict[int, int] = {}
+    for entry in entries:
+        begun[entry["attempt"]] = min(entry["step"], begun.get(entry["attempt"], entry["step"]))
+    found: dict[int, list[str]] = {}
+    for entry in entries:
+        if all(first > entry["step"] for attempt, first in begun.items() if attempt > entry["attempt"]):  # a later one, of more ranks, may end sooner
+            found.setdefault(entry["step"], []).extend(entry["keys"])
+    return dict(sorted(found.items()))

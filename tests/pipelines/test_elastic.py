@@ -43,8 +43,8 @@ train.leave(train.main(sys.argv[1:]))
 """
 
 PACE = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # a report waits for the controller's next look: of the run's seconds each has one step
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",  # where Ray, on its old knowledge, waits for a node that is gone; 60 by default
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # a report waits for the controller's next look, so that a step takes a second and the run is not over too soon
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",  # so long Ray waits for room on a node of which it does not know yet that it is gone; 60 by default
 }
 
 

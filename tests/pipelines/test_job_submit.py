@@ -15,6 +15,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.training.data import made_clips
+from tests.training.data.made_latents import encode
+from training.model.checkpoint import init_model, save_model
+from training.model.spec import SPECS
+from training.phases import read_history
+
 ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
 
@@ -64,8 +70,8 @@ def cluster() -> Iterator[dict[str, str]]:
         shutil.rmtree(temp, ignore_errors=True)
 
 
-def submit(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [RAY, "job", "submit", "--working-dir", str(ROOT), "--", "python", "pipelines/curate.py", *arguments]
+def submit(environment: dict[str, str], *arguments: str, script: str = "curate") -> subprocess.CompletedProcess[str]:
+    command = [RAY, "job", "submit", "--working-dir", str(ROOT), "--", "python", f"pipelines/{script}.py", *arguments]
     for _ in range(30):  # the head answers before the agent that starts jobs does
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, cwd=environment["HOME"])
         if "No available agent" not in done.stdout + done.stderr:
@@ -101,3 +107,28 @@ def test_curate_under_ray_job_submit(cluster: dict[str, str], corpus: Path, tmp_
     intruder = submit({**cluster, "RAY_AUTH_TOKEN": "f" * 64}, str(corpus), "--out", str(tmp_path / "other"))
     assert intruder.returncode != 0
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.timeout(600)
+def test_train_under_ray_job_submit(cluster: dict[str, str], tmp_path: Path) -> None:
+    model, clips, latents, out = (tmp_path / name for name in ("model", "clips", "latents", "out"))
+    save_model(model, init_model(SPECS["debug"], seed=3))
+    made_clips.published(clips, [made_clips.clip(tmp_path, v, 2, width=64) for v in range(3)])
+    encode(clips, latents, model)
+    wait_until_up(cluster)
+    sets = ("loop.windows=2", "loop.validate_every=0", "loop.epochs=2", "loop.log_every=1", "data.workers=0")
+    given = [str(out), "--shards", str(latents), "--model", str(model), *(word for each in sets for word in ("--set", each))]
+    done = submit(cluster, *given, script="train")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert json.loads((out / "_run" / "exit.json").read_text())["code"] == 0
+    assert read_history(out / "model") == ("decoder",)
+
+    refused = submit(cluster, *given, "--set", "loop.seed=1", script="train")
+    assert refused.returncode == 1, "ray job submit flattens every failure to 1"
+    told = json.loads((out / "_run" / "exit.json").read_text())
+    assert (told["code"], told["name"]) == (2, "usage"), "exit.json tells which it was"
+    assert "is a run with seed 0, this one has 1" in told["reason"]
+
+    absent = submit(cluster, *given[:-2], "--set", "workers.gpus=1", script="train")
+    assert absent.returncode == 1
+    assert json.loads((out / "_run" / "exit.json").read_text())["code"] == 4

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -85,8 +87,9 @@ def test_the_plan_tells_memory_and_time_and_starts_nothing(latents: Path, model:
     assert "optimiser" in told
     assert "7 samples, 2 windows an optimiser step (2 micro-steps): 12 steps" in told
     assert not out.exists()
-    with pytest.raises(ValueError, match="this training does not fit"):
-        train.main([*arguments(out, latents, model, "workers.memory=0.001"), "--here"])
+    assert train.main([*arguments(out, latents, model, "workers.memory=0.001"), "--here"]) == Exit.USAGE
+    assert "this training does not fit" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_steps_and_hours() -> None:
@@ -95,7 +98,7 @@ def test_steps_and_hours() -> None:
     assert told == {"samples": 100, "windows_a_step": 8, "accumulated": 2, "steps": 39, "hours": 0.78}
 
 
-def test_what_the_user_has_wrong_is_told_before_anything_starts(latents: Path, model: Path, tmp_path: Path) -> None:
+def test_what_the_user_has_wrong_is_told_before_anything_starts(latents: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, other = tmp_path / "run", tmp_path / "other"
     save_model(other, init_model(SPECS["debug"], seed=4))
     for given, text in (
@@ -106,15 +109,17 @@ def test_what_the_user_has_wrong_is_told_before_anything_starts(latents: Path, m
         (arguments(out, latents, model, "loop.validate_every=5"), "to train without validation, set loop.validate_every=0"),
         ([*arguments(out, latents, model), "--image", "a.png"], "films while training need all three"),
     ):
-        with pytest.raises(ValueError, match=text):
-            train.main(given)
+        assert train.main(given) == Exit.USAGE
+        (line,) = capsys.readouterr().err.splitlines()
+        assert re.search(text, line)
     assert not (out / "snapshots").exists()
+    assert not (out / "_run").exists()
 
 
-def test_a_uri_is_no_place_for_a_run(latents: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_uri_is_no_place_for_a_run(latents: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="OUT s3://bucket/run is a uri, and a run's checkpoints need a file system that every worker reaches"):
-        train.main(["s3://bucket/run", *arguments(Path("run"), latents, model)[1:], "--here"])
+    assert train.main(["s3://bucket/run", *arguments(Path("run"), latents, model)[1:], "--here"]) == Exit.USAGE
+    assert "OUT s3://bucket/run is a uri, and a run's checkpoints need a file system that every worker reaches" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -125,7 +130,86 @@ def test_one_folder_is_trained_by_one_command_at_a_time(latents: Path, model: Pa
     assert not (tmp_path / "run" / "recipe.toml").exists()
 
 
-def test_both_phases_in_this_process(latents: Path, model: Path, tmp_path: Path) -> None:
+def ended(out: Path) -> dict[str, object]:
+    """How a run's last command ended, as `ray job submit` cannot tell."""
+    told: dict[str, object] = json.loads((out / "_run" / "exit.json").read_text("utf-8"))
+    return told
+
+
+def test_the_script_of_a_cluster_ends_a_users_mistake_with_one_line_and_code_2(model: Path, tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "pipelines" / "train.py"
+    command = [sys.executable, str(script), *arguments(tmp_path / "run", tmp_path / "nothing", model), "--here"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
+    assert done.returncode == Exit.USAGE
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("pan: ")
+
+
+@pytest.mark.timeout(300)
+def test_a_run_that_is_told_to_stop_says_how_to_go_on(latents: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a run"
+    given = [*arguments(out, latents, model, "loop.epochs=300", "loop.save_every=2", "loop.windows=1"), "--here"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    running = subprocess.Popen([sys.executable, "-m", "pipelines.train", *given], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    watch = threading.Thread(target=stopped_at, args=(out, 5, running), daemon=True)
+    watch.start()
+    _, told = running.communicate(timeout=240)
+    assert running.returncode == Exit.INTERRUPTED
+    command = str(ended(out)["resume_command"])
+    assert told.splitlines()[-1].endswith(f"Resume with: {command}")
+    assert ended(out)["code"] == Exit.INTERRUPTED
+    assert shlex.split(command) == ["pan", "train", *sorted(given[:5], key=given.index), "--here", *given[5:-1]]
+    assert train.main([*shlex.split(command)[2:], "--set", "loop.steps=8"]) == Exit.COMPLETE
+    assert ended(out)["code"] == Exit.COMPLETE
+    assert committed(out / "snapshots")[-1].step >= 8
+
+
+def stopped_at(out: Path, step: int, running: "subprocess.Popen[str]") -> None:
+    """Sends SIGTERM as soon as the run has told of `step`."""
+    while running.poll() is None:
+        if (out / LOG).is_file() and f'"step": {step}, ' in (out / LOG).read_text():
+            running.terminate()
+            return
+        time.sleep(0.02)
+
+
+def test_a_training_that_diverges_ends_with_3_and_keeps_its_good_checkpoint(
+    latents: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [*arguments(tmp_path, latents, model, "optim.most_bad=2", "loop.save_every=1", "loop.windows=1"), "--here"]
+    assert train.main([*given, "--set", "loop.steps=3"]) == Exit.COMPLETE
+    kept = committed(tmp_path / "snapshots")[-1]
+    monkeypatch.setattr("training.loop.total_norm", lambda gradients: torch.tensor(float("nan")))
+    assert train.main([*given, "--set", "loop.steps=9"]) == Exit.OVER_BUDGET
+    assert "Take the run up with a lower optim.lr" in capsys.readouterr().err
+    assert (ended(tmp_path)["code"], ended(tmp_path)["name"]) == (3, "over_budget")
+    assert committed(tmp_path / "snapshots")[-1] == kept
+
+
+def test_a_bug_keeps_its_traceback_and_a_full_disk_is_the_storages(
+    latents: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(error: Exception) -> None:
+        def failing(*args: object, **options: object) -> None:
+            raise error
+
+        monkeypatch.setattr("training.run.train", failing)
+
+    given = [*arguments(tmp_path, latents, model), "--here"]
+    fails(ZeroDivisionError("ours"))
+    with pytest.raises(ZeroDivisionError, match="ours"):
+        train.main(given)
+    assert ended(tmp_path)["code"] == Exit.BUG
+    fails(OSError(28, "No space left on device"))
+    assert train.main(given) == Exit.STORAGE
+    assert "No space left on device. Nothing committed is lost" in capsys.readouterr().err
+    fails(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore"))
+    assert train.main(given) == Exit.USAGE
+    assert "Tried to allocate 2 GiB. Lower loop.batch, or spread the model" in capsys.readouterr().err
+    assert ended(tmp_path)["code"] == Exit.USAGE
+
+
+def test_both_phases_in_this_process(latents: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second, picture = tmp_path / "first", tmp_path / "second", tmp_path / "image.png"
     Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(picture)
     films = ["loop.films_every=2", 'films.actions=["left"]', "films.steps=2", "films.guidance=1.0"]
@@ -146,8 +230,8 @@ def test_both_phases_in_this_process(latents: Path, model: Path, tmp_path: Path)
     joint = open_model(second / "model")
     assert not torch.equal(joint.backbone.query_embed, after.backbone.query_embed)
     assert torch.equal(joint.backbone.model.language_model.embed_tokens.weight, after.backbone.model.language_model.embed_tokens.weight)
-    with pytest.raises(ValueError, match="is a run with seed 0, this one has 1"):
-        train.main([*arguments(first, latents, model, "loop.seed=1"), "--here"])
+    assert train.main([*arguments(first, latents, model, "loop.seed=1"), "--here"]) == Exit.USAGE
+    assert "is a run with seed 0, this one has 1" in capsys.readouterr().err
 
 
 def keys_by_epoch(out: Path, steps: int) -> list[list[str]]:
