@@ -131,8 +131,10 @@ def blockworld(context: typer.Context) -> None:
 @app.command(short_help="How far a run is, or how it ended.")
 def status(out: Out, as_json: AsJson = False) -> None:
     """How far a run is, while it works and after it died: counts a stage, reasons, last commit."""
-    from pipelines import status as command
+    from pipelines import status as curation
+    from pipelines import train_status as training
 
+    command = training if training.is_run(out) else curation
     _print(command.status(out), as_json, command.text)
 
 

@@ -33,7 +33,7 @@ def status(out: str, now: float | None = None) -> dict[str, Any]:
     now = time.time() if now is None else now
     commits = [segment.committed_s for segment in ledger.segments]
     ended = json.loads(store.read(EXIT)) if store.size(EXIT) is not None else None
-    owner = _owner(store, now)
+    owner = owner_of(store, now)
     return {
         "out": str(out),
         "state": _state(owner, ended, store),
@@ -65,7 +65,7 @@ def _failures(rows: pa.Table) -> dict[str, int]:
     return dict(Counter(code or "unknown" for code in failed["error_code"].to_pylist()).most_common())
 
 
-def _owner(store: Storage, now: float) -> dict[str, Any] | None:
+def owner_of(store: Storage, now: float) -> dict[str, Any] | None:
     """The last run that held the output; None if there was none."""
     fence = last_fence(store)
     if not fence:

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from curation.lock import hold
-from pipelines import train, train_recipe
+from pipelines import train, train_recipe, train_status
 from pipelines.exits import Exit
 from pipelines.strict_toml import SettingsError
 from tests.training.data import made_clips
@@ -159,7 +159,13 @@ def test_a_run_that_is_told_to_stop_says_how_to_go_on(latents: Path, model: Path
     assert told.splitlines()[-1].endswith(f"Resume with: {command}")
     assert ended(out)["code"] == Exit.INTERRUPTED
     assert shlex.split(command) == ["pan", "train", *sorted(given[:5], key=given.index), "--here", *given[5:-1]]
+    told = train_status.status(str(out))
+    assert (told["state"], told["phase"], told["model"]) == ("interrupted", "decoder", None)
+    assert told["step"] >= 5
+    assert told["checkpoints"]
+    assert f"resume with    {command}" in re.sub(" {2,}", "    ", train_status.text(told))
     assert train.main([*shlex.split(command)[2:], "--set", "loop.steps=8"]) == Exit.COMPLETE
+    assert (train_status.status(str(out))["state"], train_status.is_run(str(out)), train_status.is_run(str(latents))) == ("complete", True, False)
     assert ended(out)["code"] == Exit.COMPLETE
     assert committed(out / "snapshots")[-1].step >= 8
 
