@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from blockworld_measures import GUIDANCE, LONG_ROUNDS, ROUNDS, STEPS, STORIES, WORLDS, Asked, WorldName, measured
 
 if TYPE_CHECKING:
+    from pipelines.block_chain import Chain
     from training.evaluation.block_model import History
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -241,12 +242,35 @@ def collect(folder: Path) -> None:
         "machine": machine,
         "settings": about,
         "prepared": {world: digests(of_world(folder, world)) for world in WORLDS},
+        "autoencoded": {world: autoencoded(chain(folder, world)) for world in WORLDS},
         "taught_cpu_s": {world: taught(world) for world in WORLDS},
         "worlds": {name: arm.world for name, arm in ARMS.items()},
         "runs": rows,
     }
     RESULTS.write_text(json.dumps(made, indent=1) + "\n", "utf-8")
     print(f"{len(rows)} runs in {RESULTS}")
+
+
+def autoencoded(of: "Chain", stories: int = 6) -> dict[str, float]:
+    """Smoothness of true films that went through the autoencoder and back: more than that no model can reach which is trained on its latents."""
+    import statistics
+
+    import torch
+
+    from training.evaluation.block_pictures import film
+    from training.evaluation.blockworld import episodes
+    from training.evaluation.smoothness import smoothness
+    from training.teach_vae import as_video
+
+    vae, frames, found = of.autoencoder(), of.world.chunk_frames, []
+    for story in episodes(of.world, ROUNDS, 100, stories, "unseen"):
+        true = film(of.world, story.positions_TN2, story.camera_T2)
+        with torch.no_grad():
+            made_CTHW = vae.reconstruct(vae(as_video([true]))[0])[0]
+        made = ((made_CTHW.permute(1, 2, 3, 0) + 1) * 127.5).clamp(0, 255).round().byte().numpy()
+        found.append(smoothness(made, range(1 + frames, len(made), frames)))
+    told = {name: [value for each in found if (value := getattr(each, name)) is not None] for name in ("joins", "elsewhere", "speed")}
+    return {name: statistics.mean(values) for name, values in told.items() if values}
 
 
 def digests(folder: Path) -> dict[str, str]:
