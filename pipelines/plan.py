@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -38,7 +39,16 @@ def model_of(name: str) -> "ModelSpec":
 
 
 def report(spec: "ModelSpec", wishes: "Wishes", verdict: "Verdict", tflops: float, utilisation: float) -> dict[str, Any]:
-    """Everything as plain values; sizes in GB of 10^9 bytes, operations in 10^15, seconds a step."""
+    """Everything as plain values; sizes in GB of 10^9 bytes, operations in 10^15, seconds a step (None without GPUs: how fast they are is not known).
+
+    Args:
+        tflops: of a GPU's matrix products in bfloat16, at its peak, 10^12 a second; utilisation: the share of that which is reached.
+
+    Raises:
+        ValueError: no such speed.
+    """
+    if not (0 < utilisation <= 1 and 0 < tflops < math.inf):
+        raise ValueError(f"--tflops {tflops:g} --utilisation {utilisation:g}: a speed above 0, and a share of it up to 1")
     return {
         "model": spec.name,
         "size": [spec.height, spec.width],
@@ -54,24 +64,27 @@ def report(spec: "ModelSpec", wishes: "Wishes", verdict: "Verdict", tflops: floa
 
 def told(option: "Option", wishes: "Wishes", tflops: float, utilisation: float) -> dict[str, Any]:
     """One way to spread the training."""
-    seconds = wishes.windows * option.operations.executed / (option.spread.sequence * tflops * 1e12 * utilisation)
+    seconds = wishes.windows * option.operations.longest / (tflops * 1e12 * utilisation)
     return {
         **asdict(option.spread),
         "memory": {name: round(size, 2) for name, size in asdict(option.memory).items()} | {"total": round(option.memory.total, 2)},
         "petaflops": round(option.operations.useful / 1e15, 3),
         "petaflops_executed": round(option.operations.executed / 1e15, 3),
         "windows_a_step": wishes.windows * wishes.gpus // option.spread.sequence,
-        "seconds_a_step": round(seconds, 2),
+        "seconds_a_step": round(seconds, 6) if wishes.device == "cuda" else None,
     }
 
 
 def text(data: dict[str, Any]) -> str:
     """For people: the model, then the ways that fit, or why there is none."""
-    wishes = data["wishes"]
+    from training.planner import Wishes
+
+    wishes = Wishes(**data["wishes"])
     parts = ", ".join(f"{part} {_count(size)}" for part, size in data["parameters"].items())
+    compared = "" if wishes.memory else " (their memory is not known, and compared with nothing)"
     lines = [
-        f"{data['model']}, {data['size'][0]} x {data['size'][1]}, phase {wishes['phase']}: {parts}; {_count(data['learning'])} learn",
-        f"on {wishes['gpus']} GPUs of {wishes['memory']:g} GB, {wishes['windows']} window(s) at a time in each group that shares one",
+        f"{data['model']}, {data['size'][0]} x {data['size'][1]}, phase {wishes.phase}: {parts}; {_count(data['learning'])} learn",
+        f"on {wishes.places(wishes.gpus, wishes.memory)}{compared}, {wishes.windows} window(s) at a time in each group that shares one",
         "",
     ]
     if not data["fits"]:
@@ -83,7 +96,8 @@ def text(data: dict[str, Any]) -> str:
     lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in [heads, *rows]]
     more = len(data["options"]) - SHOWN
     lines += [f"and {more} more ways (--json)"] if more > 0 else []
-    return "\n".join([*lines, "", "memory in GB of 10^9 bytes a GPU, PFLOP of one window with its dialogue; estimates: measure before a long run"])
+    ending = f"memory in GB of 10^9 bytes a {wishes.place}, PFLOP of one window with its dialogue; estimates: measure before a long run"
+    return "\n".join([*lines, "", ending])
 
 
 def _row(option: dict[str, Any], names: Sequence[str]) -> list[str]:
@@ -96,7 +110,7 @@ def _row(option: dict[str, Any], names: Sequence[str]) -> list[str]:
         f"{option['petaflops']:.3g}",
         f"{option['petaflops_executed']:.3g}",
         str(option["windows_a_step"]),
-        f"{option['seconds_a_step']:.3g}",
+        "-" if option["seconds_a_step"] is None else f"{option['seconds_a_step']:.3g}",
     ]
 
 
@@ -134,8 +148,6 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> int:
     """Parameters, operations and memory a GPU of a model's training, for each way to spread it; what cannot fit is refused, and it is said what would."""
-    if not (0 < utilisation <= 1 and tflops > 0):
-        raise ValueError(f"--tflops {tflops:g} --utilisation {utilisation:g}: a speed above 0, and a share of it up to 1")
     spec = sized(model_of(model), size)
     from training.planner import plan
 

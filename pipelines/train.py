@@ -64,6 +64,8 @@ def command(
                 raise ValueError("this training does not fit; see above what would")
         if plan:
             return Exit.COMPLETE
+        for line in train_recipe.warnings_of(resolved, index):
+            print(line, file=sys.stderr)
         folder.mkdir(parents=True, exist_ok=True)
         asked = {"out": str(folder), "shards": shards_path(shards), "model": str(Path(model).absolute()), "settings": resolved.run_settings()}
         asked |= {"start": f"{time.time_ns()}-{os.getpid()}", "image": pictured(image, model, resolved)}

@@ -3,7 +3,9 @@
 Source: PAN section 4 (HSDP, Ulysses, checkpointed blocks); ZeRO (arXiv 1910.02054) for what a parameter takes with AdamW in mixed precision.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from training.diffusion.swin import layout
 from training.model import counts
@@ -13,15 +15,20 @@ from training.model.spec import BackboneSpec, ModelSpec
 
 GB = 1e9
 HALF, SINGLE = 2, 4  # bytes of bfloat16 and float32
-#: Bytes that a parameter takes where it learns: a float32 gradient; float32 weights and both of AdamW's moments.
-GRADIENT, OPTIMISER = 4, 12
-#: Bytes a parameter of what is whole for a moment: a block and the next in bfloat16, its gradient, and that in float32 to be summed; what is outside blocks.
-GATHERED, GATHERED_OUTSIDE = 2 * HALF + HALF + SINGLE, HALF + HALF + SINGLE
+#: Bytes that a parameter takes where it learns: a float32 gradient; float32 weights and both of AdamW's moments; a moving average of it; what a step of AdamW
+#: makes of all parameters at once, the roots of the second moments (torch.optim, foreach).
+GRADIENT, OPTIMISER, AVERAGE, STEP = 4, 12, 4, 4
 #: Bytes that a decoder's block keeps for the backward pass, a token: for each unit of `dim`, without and with a state's stream, and of `ffn`.
-#: Measured on our block in bfloat16, by what autograd saves; tests/training/test_footprint.py measures again.
+#: Measured on our block in bfloat16 (its weights are, or autocast makes them so: what is kept is the same) and in float32, by what autograd saves;
+#: tests/training/test_footprint.py measures again.
 EAGER, COMPILED = (57.0, 67.3, 4.0), (38.7, 49.0, 4.0)
-#: The same of a layer of the frozen language model: for each unit of `hidden`, of `intermediate`, of the keys' width.
-LANGUAGE = (12.2, 6.0, 4.0)
+EAGER_WIDE, COMPILED_WIDE = (85.0, 105.3, 8.0), (77.0, 97.2, 8.0)
+#: The same of a layer of the language model: for each unit of `hidden`, of `intermediate`, of the keys' width; frozen, and where it learns.
+LANGUAGE, LANGUAGE_WIDE = (12.2, 6.0, 4.0), (16.4, 12.0, 8.0)
+LANGUAGE_LEARNING, LANGUAGE_LEARNING_WIDE = (20.4, 8.0, 4.0), (32.4, 16.0, 8.0)
+#: The same of a block of the vision tower, a patch: for each unit of `hidden` and of `intermediate`; only where it learns.
+TOWER_LEARNING, TOWER_LEARNING_WIDE = (30.5, 8.0), (52.5, 16.0)
+Precision = Literal["float32", "bfloat16"]
 TEMPLATE = 13
 """Tokens of a round that are neither seen, said nor asked: who speaks, and where each turn and sight begins and ends."""
 
@@ -31,13 +38,14 @@ class Memory:
     """GB of one GPU, by part; GB are 10^9 bytes."""
 
     optimiser: float
-    """Float32 weights and both moments of all that learns."""
+    """Float32 weights and both moments of all that learns, and its moving average, if one is kept."""
     gradients: float
     weights: float
-    """Blocks that are whole while they are computed, in bfloat16, and their gradients before they are cut up."""
+    """Blocks that are whole while they are computed, and their gradients before they are cut up; what autocast makes of float32 weights, in bfloat16."""
     activations: float
+    """What is kept for the backward pass; or what a step of AdamW makes when that is gone, if it is more."""
     frozen: float
-    """The backbone, cut up as the rest is; the autoencoder and the text encoder, if they are held."""
+    """What does not learn, the backbone first, cut up as the rest is; the autoencoder and the text encoder whole, if they are held."""
     reserve: float
 
     @property
@@ -72,14 +80,40 @@ class Work:
     Attributes:
         windows: so many, with one dialogue each where there is a backbone.
         compiled: fewer intermediate results are kept than by eager execution.
-        resident: autoencoder and text encoder are held on every GPU.
+        resident: autoencoder and text encoder are held on every GPU, and all other parts, whatever is computed.
         action_tokens: of an action in the dialogue.
+        average: a moving average of what learns is kept.
+        gather: the precision in which what is cut up is put together for a while; a GPU alone computes with the weights as they are.
+        compute: the precision of the decoder's matrix products, where its weights are float32.
     """
 
     windows: int
     compiled: bool
     resident: bool
     action_tokens: int
+    average: bool = False
+    gather: Precision = "bfloat16"
+    compute: Precision = "bfloat16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A model as the GPUs hold it, and what of it learns.
+
+    Attributes:
+        spec: as it is stored: in a decoder's phase with backbone and state's stream, which are cut up and gathered with the rest, and not computed.
+        runs: the parts that are computed: of "decoder", "backbone", "connector".
+        learning: parameters that learn, by the parts of `counts.parameters`.
+        width: bytes of a stored parameter that does not learn, by part.
+        hears, sees: whether parameters of the language model, and of the vision tower, are among those that learn.
+    """
+
+    spec: ModelSpec
+    runs: tuple[str, ...]
+    learning: Mapping[str, int]
+    width: Mapping[str, float]
+    hears: bool = False
+    sees: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,36 +122,79 @@ class Operations:
 
     Attributes:
         useful: what a model's utilisation is measured by; executed: with what checkpointing computes twice.
+        longest: those of the executed ones that are done by the GPU that has most to do, of all that share the window.
     """
 
     useful: float
     executed: float
+    longest: float
 
 
-def memory(spec: ModelSpec, spread: Spread, work: Work, reserve: float) -> Memory:
-    """GB of a GPU by part; `reserve` is passed through."""
-    sizes = counts.parameters(spec)
-    learning = sum(sizes.get(part, 0) for part in ("decoder", "queries", "connector"))
-    block, frozen = counts.decoder_block(spec.decoder), sizes.get("backbone", 0)
-    whole = GATHERED * block + GATHERED_OUTSIDE * (sizes["decoder"] - spec.decoder.layers * block)
-    whole += 2 * HALF * counts.language_layer(spec.backbone) if frozen else 0
-    held = SINGLE * sizes["vae"] + HALF * sizes["text"] if work.resident else 0
+def assumed(stored: ModelSpec, computed: ModelSpec) -> Held:
+    """A model that nobody has looked at yet: what PAN's phases learn, the autoencoder in float32 and all else that does not learn in bfloat16.
+
+    Args:
+        computed: `stored` as it is in the phase (`planner.in_phase`).
+    """
+    sizes = counts.parameters(computed)
+    return Held(
+        spec=stored,
+        runs=tuple(part for part in ("decoder", "backbone", "connector") if part in sizes),
+        learning={part: sizes[part] for part in ("decoder", "queries", "connector") if part in sizes},
+        width={part: SINGLE if part == "vae" else HALF for part in counts.parameters(stored)},
+    )
+
+
+def share(ranks: int, *wholes: int) -> float:
+    """The largest part of a whole that one of `ranks` has where each has as many entries as any other, or one less: 4 / 28 of 28 over 8."""
+    return max(-(-whole // ranks) / whole for whole in wholes)
+
+
+def memory(spec: ModelSpec, spread: Spread, work: Work, reserve: float, held: Held | None = None) -> Memory:
+    """GB of a GPU by part, of the one that has most; `reserve` is passed through.
+
+    Args:
+        spec: the model as it is computed.
+        held: as it lies there; by default as `spec` says.
+    """
+    held = held or assumed(spec, spec)
+    learning = sum(held.learning.values()) / spread.shard
+    kept = _decoder_activations(spec, spread, work) if "decoder" in held.runs else 0.0
+    kept += _backbone_activations(spec, spread, work, held) if "backbone" in held.runs else 0.0
     return Memory(
-        optimiser=OPTIMISER * learning / spread.shard / GB,
-        gradients=GRADIENT * learning / spread.shard / GB,
-        weights=whole / GB,
-        activations=(_decoder_activations(spec, spread, work) + (_backbone_activations(spec, spread, work) if frozen else 0)) / GB,
-        frozen=(HALF * frozen / spread.shard + held) / GB,
+        optimiser=(OPTIMISER + (AVERAGE if work.average else 0)) * learning / GB,
+        gradients=GRADIENT * learning / GB,
+        weights=_whole(spec, spread, work, held) / GB,
+        activations=max(kept, STEP * learning) / GB,
+        frozen=_frozen(spread, work, held) / GB,
         reserve=reserve,
     )
 
 
-def operations(spec: ModelSpec, checkpointing: bool, action_tokens: int) -> Operations:
-    """Of one window: the decoder learns (three times its forward), the backbone passes gradients on (twice), its tower looks once."""
-    decoder = forward_flops(spec.decoder, window(spec), tokens_per_frame(spec)).total
-    language, tower = backbone_flops(spec, action_tokens) if "backbone" in counts.parameters(spec) else (0.0, 0.0)
-    useful = 3 * decoder + 2 * language + tower
-    return Operations(useful=useful, executed=useful + (decoder + language if checkpointing else 0))
+def beginning(work: Work, held: Held) -> float:
+    """GB that a GPU holds as a run begins, before the model is cut up: every part that is computed, whole, what learns in float32 (training.run.train)."""
+    return sum(_stored(part, held) + SINGLE * held.learning.get(part, 0) for part in held.width if work.resident or _part(part) in held.runs) / GB
+
+
+def operations(spec: ModelSpec, checkpointing: bool, action_tokens: int, sequence: int = 1, held: Held | None = None) -> Operations:
+    """Of one window: the decoder learns (three times its forward), the backbone passes gradients on (twice) or learns too, its tower looks once.
+
+    Args:
+        sequence: GPUs that share a window: the tower's work is not shared.
+    """
+    held, tokens = held or assumed(spec, spec), tokens_per_frame(spec)
+    decoder = forward_flops(spec.decoder, window(spec), tokens).total if "decoder" in held.runs else 0.0
+    language, tower = backbone_flops(spec, action_tokens) if "backbone" in held.runs else (0.0, 0.0)
+    times = {"decoder": 3, "language": 3 if held.hears else 2, "tower": 3 if held.sees else 1}
+    useful = times["decoder"] * decoder + times["language"] * language + times["tower"] * tower
+    if checkpointing:
+        times = {name: count + (1 if count > 1 else 0) for name, count in times.items()}
+    mine = share(sequence, tokens, spec.decoder.heads), share(sequence, dialogue_tokens(spec, action_tokens), spec.backbone.heads)
+    return Operations(
+        useful=useful,
+        executed=times["decoder"] * decoder + times["language"] * language + times["tower"] * tower,
+        longest=times["decoder"] * decoder * mine[0] + times["language"] * language * mine[1] + times["tower"] * tower,
+    )
 
 
 def window(spec: ModelSpec) -> Layout:
@@ -161,19 +238,85 @@ def backbone_flops(spec: ModelSpec, action_tokens: int) -> tuple[float, float]:
     return language, 2.0 * patches * counts.vision_tower(b) + attention
 
 
+def _alone(spread: Spread) -> bool:
+    """Whether there is but one GPU: then nothing is cut up, and nothing gathered."""
+    return spread.replicate * spread.shard == 1
+
+
+def _part(part: str) -> str:
+    """The module that a part of `counts.parameters` lies in."""
+    return "backbone" if part == "queries" else part
+
+
+def _stored(part: str, held: Held) -> float:
+    """Bytes of what does not learn of a part, whole."""
+    return held.width[part] * (counts.parameters(held.spec)[part] - held.learning.get(part, 0))
+
+
+def _frozen(spread: Spread, work: Work, held: Held) -> float:
+    """Bytes of what does not learn. What is cut up comes to the GPUs even if it is not computed (fully_shard brings it there); one GPU alone leaves it out."""
+    encoders = ("vae", "text")
+    cut = [part for part in held.width if part not in encoders and (work.resident or not _alone(spread) or _part(part) in held.runs)]
+    return sum(_stored(part, held) for part in cut) / spread.shard + (sum(_stored(part, held) for part in encoders) if work.resident else 0)
+
+
+def _whole(spec: ModelSpec, spread: Spread, work: Work, held: Held) -> float:
+    """Bytes of weights that are whole for a while.
+
+    Gathered: a block and the next, the block's gradient, and that in float32 to be summed; what is outside blocks. Where float32 weights compute in
+    bfloat16, autocast keeps the narrow copy of each until the forward has ended.
+    """
+    narrowed = sum(held.learning.get(part, 0) for part in ("decoder", "connector") if part in held.runs)
+    copies = HALF * narrowed if work.compute == "bfloat16" and (_alone(spread) or work.gather == "float32") else 0
+    if _alone(spread):
+        return copies
+    g = HALF if work.gather == "bfloat16" else SINGLE
+    found = float(copies)
+    if "decoder" in held.runs:
+        block, there = (counts.decoder_block(of.decoder) for of in (spec, held.spec))
+        outside, outside_there = (counts.decoder(of.decoder) - of.decoder.layers * each for of, each in ((spec, block), (held.spec, there)))
+        found += (3 * g + SINGLE) * block + 2 * g * (there - block) + (2 * g + SINGLE) * outside + g * (outside_there - outside)
+    if "backbone" in held.runs:
+        b, layer = spec.backbone, counts.language_layer(spec.backbone)
+        found += 2 * g * layer
+        if held.hears or held.sees:
+            found += (g + SINGLE) * layer + (2 * g + SINGLE) * (counts.backbone(b) - b.layers * layer)
+    if "connector" in held.runs:
+        found += (2 * g + SINGLE) * counts.parameters(spec)["connector"]
+    return found
+
+
 def _decoder_activations(spec: ModelSpec, spread: Spread, work: Work) -> float:
     """Bytes that the decoder keeps for its backward pass."""
-    d = spec.decoder
-    tokens = window(spec).frames * tokens_per_frame(spec) * work.windows / spread.sequence
-    plain, stateful, ffn = COMPILED if work.compiled else EAGER
+    d, places = spec.decoder, tokens_per_frame(spec)
+    tokens = window(spec).frames * places * work.windows * share(spread.sequence, places, d.heads)
+    wide = work.compute == "float32" and (_alone(spread) or work.gather == "float32")
+    eager, compiled = (EAGER_WIDE, COMPILED_WIDE) if wide else (EAGER, COMPILED)
+    plain, stateful, ffn = compiled if work.compiled else eager
     inside = tokens * (d.dim * (plain if d.state_dim is None else stateful) + d.ffn * ffn)
-    return d.layers * tokens * d.dim * HALF + inside if spread.checkpointing else d.layers * inside
+    return d.layers * tokens * d.dim * (SINGLE if wide else HALF) + inside if spread.checkpointing else d.layers * inside
 
 
-def _backbone_activations(spec: ModelSpec, spread: Spread, work: Work) -> float:
-    """Bytes that the language model keeps; the tower looks without gradients."""
+def _backbone_activations(spec: ModelSpec, spread: Spread, work: Work, held: Held) -> float:
+    """Bytes that the language model keeps, which computes in its weights' precision; and the tower, where it looks with gradients.
+
+    GPUs that share a dialogue repeat its keys and values to as many heads as the queries have.
+    """
     b: BackboneSpec = spec.backbone
-    tokens = dialogue_tokens(spec, work.action_tokens) * work.windows / spread.sequence
-    hidden, intermediate, keys = LANGUAGE
-    inside = tokens * (b.hidden * hidden + b.intermediate * intermediate + b.hidden // b.heads * b.kv_heads * keys)
-    return b.layers * tokens * b.hidden * HALF + inside if spread.checkpointing else b.layers * inside
+    learns = held.hears or held.sees
+    wide = (learns or held.width["backbone"] > (HALF + SINGLE) / 2) if _alone(spread) else work.gather == "float32"
+    length = dialogue_tokens(spec, work.action_tokens)
+    tokens = length * work.windows * share(spread.sequence, length, b.heads)
+    frozen, learning = (LANGUAGE_WIDE, LANGUAGE_LEARNING_WIDE) if wide else (LANGUAGE, LANGUAGE_LEARNING)
+    hidden, intermediate, keys = learning if held.hears else frozen
+    width = b.hidden if spread.sequence > 1 else b.hidden // b.heads * b.kv_heads
+    inside = tokens * (b.hidden * hidden + b.intermediate * intermediate + width * keys)
+    size = SINGLE if wide else HALF
+    found = b.layers * tokens * b.hidden * size + inside if spread.checkpointing else b.layers * inside
+    if held.sees:
+        v, (hidden, intermediate) = b.vision, TOWER_LEARNING_WIDE if wide else TOWER_LEARNING
+        picture, film = sight_tokens(spec)
+        patches = (picture + (b.max_rounds - 1) * film) * v.merge**2 * work.windows
+        inside = patches * (v.hidden * hidden + v.intermediate * intermediate)
+        found += v.depth * patches * v.hidden * size + inside if spread.checkpointing else v.depth * inside
+    return found

@@ -7,6 +7,7 @@ step_00000120/    __0_0.distcp ...   every rank's shards, with .metadata: torch.
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import warnings
@@ -93,7 +94,7 @@ class Snapshots:
         return told
 
     def best(self) -> Snapshot | None:
-        """The snapshot of the least validation loss, the same on every rank, once the first has committed what is being written; None: none was validated."""
+        """The snapshot of the least validation loss, the same on every rank, once the first has committed what is being written; None: see `best`."""
         self.settle()
         told: Snapshot | None = self.agreed(best(committed(self.folder)) if self._first else None)
         return told
@@ -148,8 +149,8 @@ def committed(folder: Path) -> list[Snapshot]:
 
 
 def best(snapshots: list[Snapshot]) -> Snapshot | None:
-    """The one with the least validation loss, of equals the newest; None where none was measured."""
-    measured = [(each.validation, -each.step, each) for each in snapshots if each.validation is not None]
+    """The one with the least finite validation loss, of equals the newest; None where there is none. Left in, a NaN would stay the least for ever."""
+    measured = [(each.validation, -each.step, each) for each in snapshots if each.validation is not None and math.isfinite(each.validation)]
     return min(measured, key=lambda entry: entry[:2])[2] if measured else None
 
 

@@ -1,6 +1,8 @@
 """Trackers: where a run's figures go: a log, TensorBoard, pictures of its curves, and Weights & Biases or MLflow, by one small interface."""
 
 import json
+import math
+import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,34 +67,51 @@ def read_log(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 class Curves:
-    """Pictures of the losses and of what the steps' time went to, drawn anew from the log each time: curves/*.png."""
+    """Pictures of the losses and of what the steps' time went to, drawn anew from the log: curves/*.png.
+
+    The longer a curve, the rarer: each drawing reads the whole log, and one at each line would cost a run's length squared. The last is drawn at the end.
+    """
 
     CHARTS: Mapping[str, tuple[str, ...]] = {"loss": ("loss", "validation_loss"), "noise": ("noise_",), "chunk": ("chunk_",), "time": ("share_", "mfu", "hfu")}
 
     def __init__(self, folder: Path) -> None:
         self._run, self._folder = folder, folder / "curves"
         self._folder.mkdir(exist_ok=True)
+        self._untold, self._patience = 0, 1
 
     def told(self, step: int, figures: dict[str, float], line: str) -> None:
-        curves = read_log(self._run)
-        for title, names in self.CHARTS.items():
-            chosen = {name: points for name, points in curves.items() if any(name == n or (n.endswith("_") and name.startswith(n)) for n in names)}
-            if any(len(points) > 1 for points in chosen.values()):
-                picture(title, chosen).save(self._folder / f"{title}.png")
+        self._untold += 1
+        if self._untold >= self._patience:
+            self._draw()
 
     def film(self, step: int, file: Path) -> None:
         """Films are no curves."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Draws what was not yet drawn."""
+        if self._untold:
+            self._draw()
+
+    def _draw(self) -> None:
+        """Draws the log as it is; the next drawing is due when the longest curve has grown by a tenth."""
+        curves = read_log(self._run)
+        self._untold, self._patience = 0, max(1, max(map(len, curves.values()), default=0) // 10)
+        for title, names in self.CHARTS.items():
+            chosen = {name: points for name, points in curves.items() if any(name == n or (n.endswith("_") and name.startswith(n)) for n in names)}
+            if any(sum(math.isfinite(value) for _, value in points) > 1 for points in chosen.values()):
+                picture(title, chosen).save(self._folder / f"{title}.png")
 
 
 class Weights:
-    """Weights & Biases: a run of the project, taken up under the same id."""
+    """Weights & Biases: a run of the project, taken up under the same id, which is drawn once: folders of one name are not one run."""
 
     def __init__(self, folder: Path, project: str, settings: Mapping[str, Any]) -> None:
         wandb = _package("wandb")
-        self._wandb, self._run = wandb, wandb.init(project=project, dir=str(folder), id=folder.name, name=folder.name, resume="allow", config=dict(settings))
+        kept = folder / "wandb_run"
+        if not kept.is_file():
+            kept.write_text(secrets.token_hex(8), "utf-8")
+        name, mine = folder.name, kept.read_text("utf-8")
+        self._wandb, self._run = wandb, wandb.init(project=project, dir=str(folder), id=mine, name=name, resume="allow", config=dict(settings))
 
     def told(self, step: int, figures: dict[str, float], line: str) -> None:
         self._run.log({grouped(name): value for name, value in figures.items()}, step=step)

@@ -17,7 +17,7 @@ def validate(glp: GLP, phase: Phase, batches: Iterable[Batch], settings: LossSet
     """What the loss is on these batches; the n-th has the same noise whenever it is asked, and no text is dropped.
 
     Raises:
-        ValueError: there is no batch.
+        ValueError: there is no batch, or nothing in all of them, on all ranks, that a loss could be measured on.
     """
     found: Sums | None = None
     training, _ = glp.training, glp.eval()
@@ -31,7 +31,14 @@ def validate(glp: GLP, phase: Phase, batches: Iterable[Batch], settings: LossSet
         glp.train(training)
     if found is None:
         raise ValueError("validation: there is no window to validate on; curate with pack.val_share above 0, or set loop.validate_every to 0")
-    return found.reduced(mesh.data)
+    every = found.reduced(mesh.data)
+    if float(every.weight) == 0:  # its mean would be NaN, which is no verdict on the weights
+        raise ValueError(
+            "validation: the held-out windows hold nothing to measure a loss on: every sample of them failed its check and was left out (data.bad is skip)"
+            f"{' or has no next observation to match' if phase.objective == 'matching' else ''}; "
+            "see by `pan verify` what is wrong with the shards and mend them, or set loop.validate_every to 0"
+        )
+    return every
 
 
 @dataclass

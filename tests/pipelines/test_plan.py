@@ -34,8 +34,8 @@ def test_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_cannot_fit_ends_with_2_and_says_what_would(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--gpus", "8", "--memory", "141", "--replicate", "8", "--shard", "1"]) == 2
     shown = capsys.readouterr()
-    assert "does not fit: the least that any way takes is 3" in shown.out
-    assert "would fit: the same GPUs with replicate 2 x shard 4" in shown.out
+    assert "does not fit: the least that any way takes is 4" in shown.out
+    assert "would fit: the same GPUs with replicate 1 x shard 8" in shown.out
     assert "does not fit" in shown.err
     assert main(["--gpus", "1", "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["fits"] is False
@@ -63,8 +63,10 @@ def test_another_size_is_another_work(capsys: pytest.CaptureFixture[str]) -> Non
         (["--gpus", "0", "--phase", "third"], r"--gpus 0: .*; --phase third: input should be 'decoder' or 'joint'"),
         (["--size", "832"], "--size 832: WIDTHxHEIGHT in px is needed"),
         (["--size", "830x480"], "multiples of 16 and 16"),
-        (["--sequence", "5"], r"sequence 5: it must divide the decoder's heads \(40\)"),
+        (["--gpus", "64", "--sequence", "64"], "sequence 64: there are only 40 heads of the decoder"),
         (["--utilisation", "1.5"], "a share of it up to 1"),
+        (["--tflops", "0"], "--tflops 0 --utilisation 0.4: a speed above 0"),
+        (["--tflops", "inf"], "a speed above 0"),
     ],
 )
 def test_wrong_numbers_are_told(arguments: list[str], told: str) -> None:

@@ -92,10 +92,10 @@ def test_the_plan_tells_memory_and_time_and_starts_nothing(latents: Path, model:
     assert not out.exists()
 
 
-def test_steps_and_hours() -> None:
-    recipe = train_recipe.load(None, ["loop.windows=8", "loop.batch=2", "loop.epochs=3"])
-    told = train_recipe.whole(100, recipe, {"windows_a_step": 4, "seconds_a_step": 36.0})
-    assert told == {"samples": 100, "windows_a_step": 8, "accumulated": 2, "steps": 39, "hours": 0.78}
+def test_windows_that_make_an_epoch_one_step_are_warned_of(latents: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main([*arguments(tmp_path, latents, model, "loop.windows=8", "loop.epochs=1"), "--here"]) == Exit.COMPLETE
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("pan: warning: an optimiser step wants 8 windows (loop.windows), and an epoch has 7 samples: it is 1 optimiser step(s)")
 
 
 def test_what_the_user_has_wrong_is_told_before_anything_starts(latents: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,9 @@ import torch
 
 from tests.training.made_run import Data, model, settings, trainer, weights, window
 from training.loop import Trainer
-from training.optim import TrainingDiverged
+from training.optim import TrainingDiverged, gradients, total_norm
 from training.phases import PHASES
-from training.snapshots import committed
+from training.snapshots import MARKER, committed
 from training.step import errors, seeded
 
 
@@ -240,3 +240,46 @@ def test_a_resumed_run_plans_whole_epochs_whatever_the_rest_of_this_one_is(tmp_p
     run.step, run.train.position = 1, 1  # type: ignore[misc]
     assert (len(run.train), run.train.epoch_steps) == (3, 4)
     assert run._planned() == 1 + 2 + 2 * 2
+
+
+@pytest.mark.parametrize("clip", [0.05, 1e9])
+def test_the_norm_that_reaches_the_optimiser_is_the_clip_where_gradients_are_larger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clip: float) -> None:
+    run, reached = trainer(tmp_path, clip=clip), list[float]()
+    run.steps, plain = 1, run.optimiser.step
+
+    def step() -> None:
+        reached.append(float(total_norm(gradients(run.optimiser))))
+        plain()
+
+    monkeypatch.setattr(run.optimiser, "step", step)
+    assert run.learn(Data(2)._all)
+    assert run.norm > 0.1  # as measured and told, before the clip
+    assert reached == [pytest.approx(min(clip, run.norm), rel=1e-5)]  # and smaller ones are left as they are
+
+
+def test_a_validation_that_is_no_number_is_never_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, losses, best in (("some", [math.nan, 0.5, math.nan, 0.7], 2), ("none", [math.nan] * 4, None)):
+        told = iter(losses)
+        monkeypatch.setattr("training.loop.validate", lambda *_, told=told: type("Found", (), {"mean": next(told), "figures": lambda self: {}})())
+        run = trainer(tmp_path / folder, epochs=9, steps=4, held=Data(1), validate_every=1, save_every=1, keep_last=1, log_every=100)
+        run.run()
+        last = weights(run.glp)
+        assert run.restore_best() == best
+        assert all(torch.equal(value, last[name]) for name, value in weights(run.glp).items()) == (best is None)
+
+
+def test_the_first_line_after_a_resume_is_of_the_steps_since_it_alone(tmp_path: Path) -> None:
+    """Saved at step 3, between the lines of steps 2 and 4: what step 3 found is in no checkpoint, so that the line of step 4 is of that step and not of two."""
+    whole, single, resumed = Heard(), Heard(), Heard()
+    options: dict[str, Any] = {"epochs": 2, "windows": 1, "save_every": 3, "keep_last": 9}
+    trainer(tmp_path / "run", watchers=[whole], log_every=2, **options).run()
+    trainer(tmp_path / "single", watchers=[single], log_every=1, **options).run()
+    for later in committed(tmp_path / "run")[1:]:
+        (later.path / MARKER).unlink()  # as if it had been killed before step 6
+    trainer(tmp_path / "run", watchers=[resumed], log_every=2, **options).run()
+    third, fourth = single.of("loss")[2:4]
+    assert [step for step, _ in resumed.figures] == [4, 6, 8]
+    assert whole.of("loss")[1] == pytest.approx((third + fourth) / 2)
+    assert resumed.of("loss")[0] == pytest.approx(fourth)
+    assert abs(third - fourth) > 1e-4
+    assert [timeless(entry) for entry in resumed.figures[1:]] == [timeless(entry) for entry in whole.figures[2:]]

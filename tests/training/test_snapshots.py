@@ -1,5 +1,6 @@
 """Snapshots: they are there whole or not at all, and a damaged one is passed over."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,18 @@ def test_a_marker_that_was_cut_off_is_passed_over_and_named(tmp_path: Path) -> N
         found = snapshots.newest()
     assert found is not None
     assert found.step == 1
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_is_never_the_best_and_the_true_best_is_kept(tmp_path: Path, lost: float) -> None:
+    saved(tmp_path, {1: lost, 2: 0.3, 3: lost, 4: 0.5, 5: lost}, keep_last=1)
+    assert [each.step for each in committed(tmp_path)] == [2, 5]
+    found = Snapshots(tmp_path).best()
+    assert found is not None
+    assert (found.step, found.validation) == (2, 0.3)
+
+
+def test_where_no_validation_is_a_number_there_is_no_best_and_the_newest_are_kept(tmp_path: Path) -> None:
+    saved(tmp_path, {1: math.nan, 2: None, 3: math.nan}, keep_last=2)
+    assert [each.step for each in committed(tmp_path)] == [2, 3]
+    assert Snapshots(tmp_path).best() is None

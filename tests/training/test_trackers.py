@@ -1,5 +1,6 @@
 """Trackers: a log that outlives lost steps, event files that hold what was told, pictures with ink in them."""
 
+import math
 import struct
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from training.curves import COLOURS, picture, ticks
 from training.tensorboard import TensorBoard, grouped, masked_crc
-from training.trackers import Curves, Log, read_log, trackers
+from training.trackers import Curves, Log, Weights, read_log, trackers
 
 
 def test_the_last_word_on_a_step_counts(tmp_path: Path) -> None:
@@ -31,6 +32,38 @@ def test_curves_are_drawn_from_the_log(tmp_path: Path) -> None:
         log.told(step, {"loss": 1.0 / step, "noise_0": 1.0, "mfu": 0.4}, "")
         curves.told(step, {}, "")
     assert sorted(path.name for path in (tmp_path / "curves").iterdir()) == ["loss.png", "noise.png", "time.png"]
+
+
+def test_drawing_costs_no_more_than_the_runs_length_and_the_last_picture_is_of_the_whole_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines, read = 200, list[int]()
+
+    def counted(folder: Path) -> dict[str, list[tuple[int, float]]]:
+        found = read_log(folder)
+        read.append(len(found["loss"]))
+        return found
+
+    monkeypatch.setattr("training.trackers.read_log", counted)
+    log, curves = Log(tmp_path), Curves(tmp_path)
+    for step in range(1, lines + 1):
+        log.told(step, {"loss": math.cos(step / 9) + 1 / step}, "")
+        curves.told(step, {}, "")
+        assert read[-1] >= 0.9 * step  # what is looked at meanwhile is a tenth old at most
+    curves.close()
+    assert read[-1] == lines
+    assert sum(read) < 15 * lines  # 20100 with a drawing at each line
+    drawn, pictures = (tmp_path / "curves" / "loss.png").read_bytes(), len(read)
+    curves.close()
+    assert len(read) == pictures  # nothing was told since
+    Curves(tmp_path).told(lines, {}, "")
+    assert (tmp_path / "curves" / "loss.png").read_bytes() == drawn
+
+
+def test_curves_of_nothing_but_nan_are_not_drawn_and_end_no_run(tmp_path: Path) -> None:
+    log, curves = Log(tmp_path), Curves(tmp_path)
+    for step in (1, 2, 3):
+        log.told(step, {"validation_loss": math.nan}, "")
+        curves.told(step, {}, "")
+    assert list((tmp_path / "curves").iterdir()) == []
 
 
 def test_a_picture_holds_every_curve_in_its_colour() -> None:
@@ -145,6 +178,20 @@ def test_services_are_used_through_the_same_interface(tmp_path: Path, monkeypatc
     figures = ({"noise/1": 0.5}, 5)
     once = ["allow", "p", None, figures, "end", figures, "over"]
     assert calls == [*once, *("r7" if call is None else call for call in once)]
+
+
+def test_two_folders_of_one_name_are_two_runs_and_one_that_is_taken_up_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[tuple[str, str, str]] = []
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **given: begun.append((given["id"], given["name"], given["resume"]))))
+    one, other = tmp_path / "a" / "decoder", tmp_path / "b" / "decoder"
+    for folder in (one, other, one, other):
+        folder.mkdir(parents=True, exist_ok=True)
+        Weights(folder, "pan", {})
+    first, second = begun[:2]
+    assert begun[2:] == [first, second]
+    assert first[0] != second[0]
+    assert first[1:] == second[1:] == ("decoder", "allow")
+    assert all(len(each[0]) == 16 for each in begun)
 
 
 def test_a_service_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,101 @@
+"""Run: what is learnt from raw clips is what is learnt from their latents, and what is exported is the moving average."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.training.data import made_clips
+from tests.training.data.made_latents import encode
+from tests.training.made_run import Data, trainer, weights
+from tests.training.made_world import DEBUG
+from training.loop import LoopSettings
+from training.model.checkpoint import init_model, open_model, save_model
+from training.optim import OptimSettings
+from training.phases import read_history
+from training.run import DataSettings, Places, RunSettings, export, train
+from training.seen import read_seen
+from training.step import LossSettings
+from training.trackers import read_log
+
+
+@pytest.fixture(scope="module")
+def debug(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model that made_run's trainers begin with, as a folder."""
+    folder = tmp_path_factory.mktemp("model") / "debug"
+    save_model(folder, init_model(DEBUG, seed=1))
+    return folder
+
+
+def test_the_exported_weights_are_the_moving_average_and_not_the_last(debug: Path, tmp_path: Path) -> None:
+    run = trainer(tmp_path / "snapshots", data=Data(4), ema=0.5, epochs=2)
+    first = weights(run.glp)
+    run.run()
+    assert run.average is not None
+    last, average = weights(run.glp), run.average.shadow
+    export(run, Places(shards="", model=debug, out=tmp_path), ("decoder",), RunSettings())
+    exported = open_model(tmp_path / "model")
+    assert set(average) == set(last)
+    for name, value in last.items():
+        given = exported.get_parameter(name)
+        assert torch.equal(given, average[name]), name
+        assert not torch.equal(given, value), name
+        assert not torch.equal(given, first[name]), name
+    still = "decoder.state_proj.weight"  # the phase has no states
+    assert torch.equal(exported.get_parameter(still), open_model(debug).get_parameter(still))
+
+
+def test_where_the_best_is_exported_its_own_average_is(debug: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, told, averages = trainer(tmp_path / "snapshots", held=Data(1), ema=0.5, epochs=1, validate_every=1), iter([0.5, 0.7]), []
+    assert run.average is not None
+    shadow = run.average.shadow
+
+    def validated(*_: object) -> SimpleNamespace:
+        averages.append({name: value.clone() for name, value in shadow.items()})
+        return SimpleNamespace(mean=next(told), figures=dict)
+
+    monkeypatch.setattr("training.loop.validate", validated)
+    run.run()
+    assert run.restore_best() == 1
+    export(run, Places(shards="", model=debug, out=tmp_path), ("decoder",), RunSettings())
+    exported, (best, last) = open_model(tmp_path / "model"), averages
+    for name in shadow:
+        assert torch.equal(exported.get_parameter(name), best[name]), name
+        assert not torch.equal(exported.get_parameter(name), last[name]), name
+
+
+def test_without_an_average_the_exported_weights_are_the_last(debug: Path, tmp_path: Path) -> None:
+    run = trainer(tmp_path / "snapshots", data=Data(2), epochs=1)
+    run.run()
+    export(run, Places(shards="", model=debug, out=tmp_path), ("decoder",), RunSettings())
+    exported = open_model(tmp_path / "model")
+    assert all(torch.equal(exported.get_parameter(name), value) for name, value in weights(run.glp).items())
+
+
+def test_raw_clips_are_learnt_from_as_their_latents_are(debug: Path, tmp_path: Path) -> None:
+    clips, latents = tmp_path / "clips", tmp_path / "latents"
+    made_clips.published(clips, [made_clips.clip(tmp_path, video, 1) for video in range(2)])
+    encode(clips, latents, debug)
+    settings = RunSettings(
+        loop=LoopSettings(epochs=2, windows=1, log_every=1, validate_every=0, export="last"),
+        optim=OptimSettings(lr=1e-3, clip=1.0),
+        loss=LossSettings(compute="float32"),
+        data=DataSettings(workers=0),
+    )
+    outs = {name: tmp_path / f"of_{name}" for name in ("clips", "latents")}
+    for name, out in outs.items():
+        assert train(Places(shards=str(tmp_path / name), model=debug, out=out), settings) == "epochs"
+        assert read_history(out / "model") == ("decoder",)
+    seen = read_seen(outs["clips"] / "samples")
+    assert list(seen) == [1, 2, 3, 4]
+    assert sorted(seen[1] + seen[2]) == sorted(seen[3] + seen[4])
+    assert len({*seen[1], *seen[2]}) == 2
+    assert seen == read_seen(outs["latents"] / "samples")
+    raw, made = (read_log(out)["loss"] for out in outs.values())
+    assert [step for step, _ in raw] == [1, 2, 3, 4]
+    assert [loss for _, loss in raw] == pytest.approx([loss for _, loss in made], rel=1e-6)
+    one, other, begun = (open_model(folder) for folder in (outs["clips"] / "model", outs["latents"] / "model", debug))
+    name = "decoder.blocks.0.ffn.0.weight"
+    torch.testing.assert_close(one.get_parameter(name), other.get_parameter(name), rtol=1e-5, atol=1e-6)
+    assert not torch.equal(one.get_parameter(name), begun.get_parameter(name))
