@@ -53,13 +53,20 @@ class Log:
 
 
 def read_log(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Each figure's (step, value), by step; the last word of each step counts. A line that a killed run left half is left out."""
-    found: dict[str, dict[int, float]] = {}
+    """Each figure's (step, value), by step. A line that a killed run left half is left out.
+
+    Where the steps go back a run was taken up there: what the lost attempt told of that step and later ones is left out, even if the later one, of more ranks,
+    ends sooner.
+    """
+    found, last = dict[str, dict[int, float]](), 0
     file = folder / LOG
     for text in file.read_text("utf-8").splitlines() if file.is_file() else []:
         if not text.endswith("}"):
             continue
         entry = json.loads(text)
+        if entry["step"] < last:
+            found = {name: {step: value for step, value in values.items() if step < entry["step"]} for name, values in found.items()}
+        last = entry["step"]
         for name, value in entry.items():
             if name not in ("step", "time", "line"):
                 found.setdefault(name, {})[entry["step"]] = value

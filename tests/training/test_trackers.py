@@ -15,14 +15,14 @@ from training.tensorboard import TensorBoard, grouped, masked_crc
 from training.trackers import Curves, Log, Weights, read_log, trackers
 
 
-def test_the_last_word_on_a_step_counts(tmp_path: Path) -> None:
+def test_a_lost_attempts_words_on_what_was_learnt_again_do_not_count(tmp_path: Path) -> None:
     log = Log(tmp_path)
-    for step, loss in ((1, 3.0), (2, 2.0), (3, 1.0), (2, 2.5)):
+    for step, loss in ((1, 3.0), (2, 2.0), (3, 1.0), (4, 0.5), (2, 2.5), (3, 2.2)):
         log.told(step, {"loss": loss}, f"step {step}")
     log.told(3, {"validation_loss": 4.0}, "")
     with log.file.open("a") as file:
         file.write('{"step": 4, "lo')  # its writer was killed
-    assert read_log(tmp_path) == {"loss": [(1, 3.0), (2, 2.5), (3, 1.0)], "validation_loss": [(3, 4.0)]}
+    assert read_log(tmp_path) == {"loss": [(1, 3.0), (2, 2.5), (3, 2.2)], "validation_loss": [(3, 4.0)]}
     assert read_log(tmp_path / "none") == {}
 
 
