@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -153,7 +154,8 @@ def on_cluster(asked: dict[str, Any], recipe: "TrainRecipe", cpus: int | None, c
     enough(recipe)
     out, failed = Path(asked["out"]), None
     try:
-        trainer(asked, recipe).fit()
+        with ThreadPoolExecutor(1, "pan-train") as aside:  # in the main thread Ray Train would take Ctrl-C for itself, and end with 0 what was stopped
+            aside.submit(trainer(asked, recipe).fit).result()
     except TrainingFailedError as error:
         failed = error
     told = read_ending(out, asked["start"])

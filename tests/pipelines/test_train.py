@@ -1,5 +1,6 @@
 """pan train: recipes and plans, a whole training in this process, and one on two workers of a cluster."""
 
+import contextlib
 import json
 import os
 import re
@@ -170,11 +171,11 @@ def test_a_run_that_is_told_to_stop_says_how_to_go_on(latents: Path, model: Path
     assert committed(out / "snapshots")[-1].step >= 8
 
 
-def stopped_at(out: Path, step: int, running: "subprocess.Popen[str]") -> None:
-    """Sends SIGTERM as soon as the run has told of `step`."""
+def stopped_at(out: Path, step: int, running: "subprocess.Popen[str]", how: signal.Signals = signal.SIGTERM) -> None:
+    """Sends the signal as soon as the run has told of `step`."""
     while running.poll() is None:
         if (out / LOG).is_file() and f'"step": {step}, ' in (out / LOG).read_text():
-            running.terminate()
+            running.send_signal(how)
             return
         time.sleep(0.02)
 
@@ -363,6 +364,27 @@ def test_a_driver_of_a_ray_run_killed_within_an_epoch_and_the_same_command_again
     assert keys_by_epoch(out, 4 * SAMPLES) == [in_the_manifest(latents)] * 4
     assert all(len(losses) == 1 for losses in told_twice(out).values())  # what was lost is learnt again to the bit
     assert read_history(out / "model") == ("decoder",)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ctrl_c_stops_a_ray_run_as_any_other_command(latents: Path, model: Path, tmp_path: Path) -> None:
+    """Ray Train's own handler would end it with 0."""
+    out = tmp_path / "stopped"
+    given = [*arguments(out, latents, model, "loop.epochs=3000", "loop.save_every=2", "loop.windows=1"), "--cpus", "1"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    running = subprocess.Popen([sys.executable, "-m", "pipelines.train", *given], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    watch = threading.Thread(target=stopped_at, args=(out, 3, running, signal.SIGINT), daemon=True)
+    watch.start()
+    try:
+        _, told = running.communicate(timeout=500)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)  # the Ray that it started
+    assert running.returncode == Exit.INTERRUPTED
+    assert "pan: SIGINT: nothing committed is lost. Resume with: pan train" in told
+    assert ended(out)["code"] == Exit.INTERRUPTED
 
 
 @pytest.mark.ray
