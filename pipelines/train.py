@@ -154,7 +154,7 @@ def on_cluster(asked: dict[str, Any], recipe: "TrainRecipe", cpus: int | None, c
     enough(recipe)
     out, failed = Path(asked["out"]), None
     try:
-        with ThreadPoolExecutor(1, "pan-train") as aside:  # in the main thread Ray Train would take Ctrl-C for itself, and end with 0 what was stopped
+        with ThreadPoolExecutor(1, "pan-train") as aside:  # in the main thread Ray Train would take Ctrl-C for itself, and what was stopped would end as a bug
             aside.submit(trainer(asked, recipe).fit).result()
     except TrainingFailedError as error:
         failed = error

@@ -370,7 +370,7 @@ def test_a_driver_of_a_ray_run_killed_within_an_epoch_and_the_same_command_again
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_ctrl_c_stops_a_ray_run_as_any_other_command(latents: Path, model: Path, tmp_path: Path) -> None:
-    """Ray Train's own handler would end it with 0."""
+    """Ray Train's own handler would end it with 1, a bug's."""
     out = tmp_path / "stopped"
     given = [*arguments(out, latents, model, "loop.epochs=3000", "loop.save_every=2", "loop.windows=1"), "--cpus", "1"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
