@@ -41,7 +41,8 @@ FILMS: dict[WorldName, int] = {"plain": 400, "named_once": 400, "midway": 400, "
 FIRST, JOINT = 2500, 1000
 #: Of the first phase where blocks are under way when a chunk ends: harder to learn, and there is to be no doubt that it has been.
 MIDWAY = 6000
-#: CPU-seconds of a step relative to the first phase's with PAN's window in the same world, measured by `cost`: what "the same compute" means.
+#: CPU-seconds of a step relative to the first phase's with PAN's window in the same world: what "the same compute" means. They are those of whole runs, which
+#: every row tells; `cost` prints them from 150 steps, on a busy machine up to a fifth higher.
 COST: dict[Clock, dict[str, float]] = {
     "plain": {"swin": 1.0, "last_frames": 1.12, "joint": 2.3, "generative": 2.7, "matching": 1.7},
     "midway": {"swin": 1.0, "last_frames": 1.1},
@@ -252,7 +253,7 @@ def collect(folder: Path) -> None:
 
 
 def autoencoded(of: "Chain", stories: int = 6) -> dict[str, float]:
-    """Smoothness of true films that went through the autoencoder and back: more than that no model can reach which is trained on its latents."""
+    """Smoothness of true films that went through the autoencoder and back: what the autoencoder alone does to it."""
     import statistics
 
     import torch

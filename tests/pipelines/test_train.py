@@ -159,7 +159,7 @@ def test_a_run_that_is_told_to_stop_says_how_to_go_on(latents: Path, model: Path
     command = str(ended(out)["resume_command"])
     assert told.splitlines()[-1].endswith(f"Resume with: {command}")
     assert ended(out)["code"] == Exit.INTERRUPTED
-    assert shlex.split(command) == ["pan", "train", *sorted(given[:5], key=given.index), "--here", *given[5:-1]]
+    assert shlex.split(command) == ["pan", "train", *given[:5], "--here", *given[5:-1]]
     told = train_status.status(str(out))
     assert (told["state"], told["phase"], told["model"]) == ("interrupted", "decoder", None)
     assert told["step"] >= 5
