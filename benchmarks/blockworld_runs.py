@@ -171,7 +171,7 @@ def run(folder: Path, arm: Arm, seed: int) -> None:
 
 
 #: Of `training/`: what tells, plans and keeps, and takes no part in a run's arithmetic; held-out samples are not looked at in these runs.
-TELLS = ("curves", "footprint", "meter", "planner", "seen", "session_file", "snapshots", "tensorboard", "trackers", "validation")
+TELLS = ("curves", "footprint", "held", "meter", "operations", "planner", "seen", "session_file", "snapshots", "tensorboard", "trackers", "validation")
 
 
 def code_hash(arm: Arm) -> str:

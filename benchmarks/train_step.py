@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch  # noqa: E402
 
-from training.loop import LoopSettings, Settings, Trainer  # noqa: E402
+from training.loop import Trainer  # noqa: E402
+from training.loop_settings import LoopSettings, Settings  # noqa: E402
 from training.meter import Meter  # noqa: E402
 from training.parallel import ParallelSettings, spread, world  # noqa: E402
 from training.phases import PHASES, prepare  # noqa: E402

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from training.data.windows import Batch
-from training.loop import LoopSettings, Settings, Trainer
+from training.loop import Trainer
+from training.loop_settings import LoopSettings, Settings
 from training.meter import ceiling
 from training.model.attention import Layout
 from training.model.counts import decoder_block

@@ -17,7 +17,7 @@ from training.run import RunSettings
 
 if TYPE_CHECKING:
     from training.data.index import Index
-    from training.footprint import Held
+    from training.held import Held
     from training.planner import Wishes
 
 PROCESS = 1.0
@@ -127,10 +127,10 @@ def planned(recipe: TrainRecipe, model: str, index: "Index", tflops: float, util
         ValueError: a spread that the planner does not know, no such speed, or an `also` that no parameter is named like.
     """
     from pipelines.plan import report
-    from training.footprint import beginning, operations, tokens_per_frame
     from training.model.card import read_spec
+    from training.operations import operations, tokens_per_frame
     from training.phases import phase_named
-    from training.planner import in_phase, large_enough, plan
+    from training.planner import in_phase, plan
 
     spec, held = read_spec(Path(model)), held_by(recipe, Path(model))
     wishes = wished_by(recipe, phase_named(recipe.phase, spec).data, index.kind == "clips")
@@ -138,11 +138,7 @@ def planned(recipe: TrainRecipe, model: str, index: "Index", tflops: float, util
     specs = sorted((replace(spec, height=height, width=width) for height, width in sizes), key=tokens_per_frame)
     plan(specs[0], wishes, held)  # the smallest frames must have a token for each rank too
     data = report(specs[-1], wishes, plan(specs[-1], wishes, held), tflops, utilisation)
-    option, memory = data["options"][0], wishes.memory or math.inf
-    if (start := beginning(wishes.work(), held) + wishes.reserve) > memory:
-        why = f"as it begins, a {wishes.place} holds all that is computed whole, before it is cut up: {start:.1f} GB of {memory:g}"
-        enough = large_enough(wishes, max(start, option["memory"]["total"]))
-        data |= {"fits": False, "reason": "; ".join(filter(None, (why, data["reason"]))), "would_fit": [enough] if enough else []}
+    option = data["options"][0]
     works = [operations(in_phase(each, wishes.phase), option["checkpointing"], wishes.action_tokens, option["sequence"], held) for each in specs]
     seconds = [wishes.windows * work.longest / (tflops * 1e12 * utilisation) for work in works] if wishes.device == "cuda" else None
     run = whole([sizes[each.height, each.width] for each in specs], recipe, option["windows_a_step"], seconds)
@@ -188,7 +184,7 @@ def held_by(recipe: TrainRecipe, model: Path) -> "Held":
     Raises:
         ValueError: an `also` that no parameter is named like, or a part without files.
     """
-    from training.footprint import Held
+    from training.held import Held
     from training.model.card import parts_of, read_card
     from training.model.parts import QUERIES, build_part
     from training.model.weights import empty_weights

@@ -1,20 +1,17 @@
-"""Footprint: what one way to spread a model's training takes of a GPU's memory, and how many operations a window is.
+"""Footprint: what one way to spread a model's training takes of a GPU's memory.
 
 Source: PAN section 4 (HSDP, Ulysses, checkpointed blocks); ZeRO (arXiv 1910.02054) for what a parameter takes with AdamW in mixed precision.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from training.diffusion.swin import layout
+from training.held import HALF, SINGLE, Held, assumed
 from training.model import counts
-from training.model.attention import Layout
-from training.model.flops import forward_flops
 from training.model.spec import BackboneSpec, ModelSpec
+from training.operations import dialogue_tokens, share, sight_tokens, tokens_per_frame, window
 
 GB = 1e9
-HALF, SINGLE = 2, 4  # bytes of bfloat16 and float32
 #: Bytes that a parameter takes where it learns: a float32 gradient; float32 weights and both of AdamW's moments; a moving average of it; what a step of AdamW
 #: makes of all parameters at once, the roots of the second moments (torch.optim, foreach).
 GRADIENT, OPTIMISER, AVERAGE, STEP = 4, 12, 4, 4
@@ -29,8 +26,6 @@ LANGUAGE_LEARNING, LANGUAGE_LEARNING_WIDE = (20.4, 8.0, 4.0), (32.4, 16.0, 8.0)
 #: The same of a block of the vision tower, a patch: for each unit of `hidden` and of `intermediate`; only where it learns.
 TOWER_LEARNING, TOWER_LEARNING_WIDE = (30.5, 8.0), (52.5, 16.0)
 Precision = Literal["float32", "bfloat16"]
-TEMPLATE = 13
-"""Tokens of a round that are neither seen, said nor asked: who speaks, and where each turn and sight begins and ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,60 +91,6 @@ class Work:
     compute: Precision = "bfloat16"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Held:
-    """A model as the GPUs hold it, and what of it learns.
-
-    Attributes:
-        spec: as it is stored: in a decoder's phase with backbone and state's stream, which are cut up and gathered with the rest, and not computed.
-        runs: the parts that are computed: of "decoder", "backbone", "connector".
-        learning: parameters that learn, by the parts of `counts.parameters`.
-        width: bytes of a stored parameter that does not learn, by part.
-        hears, sees: whether parameters of the language model, and of the vision tower, are among those that learn.
-    """
-
-    spec: ModelSpec
-    runs: tuple[str, ...]
-    learning: Mapping[str, int]
-    width: Mapping[str, float]
-    hears: bool = False
-    sees: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Operations:
-    """Of one window with its dialogue, forward and backward; a multiplication and an addition are two.
-
-    Attributes:
-        useful: what a model's utilisation is measured by; executed: with what checkpointing computes twice.
-        longest: those of the executed ones that are done by the GPU that has most to do, of all that share the window.
-    """
-
-    useful: float
-    executed: float
-    longest: float
-
-
-def assumed(stored: ModelSpec, computed: ModelSpec) -> Held:
-    """A model that nobody has looked at yet: what PAN's phases learn, the autoencoder in float32 and all else that does not learn in bfloat16.
-
-    Args:
-        computed: `stored` as it is in the phase (`planner.in_phase`).
-    """
-    sizes = counts.parameters(computed)
-    return Held(
-        spec=stored,
-        runs=tuple(part for part in ("decoder", "backbone", "connector") if part in sizes),
-        learning={part: sizes[part] for part in ("decoder", "queries", "connector") if part in sizes},
-        width={part: SINGLE if part == "vae" else HALF for part in counts.parameters(stored)},
-    )
-
-
-def share(ranks: int, *wholes: int) -> float:
-    """The largest part of a whole that one of `ranks` has where each has as many entries as any other, or one less: 4 / 28 of 28 over 8."""
-    return max(-(-whole // ranks) / whole for whole in wholes)
-
-
 def memory(spec: ModelSpec, spread: Spread, work: Work, reserve: float, held: Held | None = None) -> Memory:
     """GB of a GPU by part, of the one that has most; `reserve` is passed through.
 
@@ -169,73 +110,6 @@ def memory(spec: ModelSpec, spread: Spread, work: Work, reserve: float, held: He
         frozen=_frozen(spread, work, held) / GB,
         reserve=reserve,
     )
-
-
-def beginning(work: Work, held: Held) -> float:
-    """GB that a GPU holds as a run begins, before the model is cut up: every part that is computed, whole, what learns in float32 (training.run.train)."""
-    return sum(_stored(part, held) + SINGLE * held.learning.get(part, 0) for part in held.width if work.resident or _part(part) in held.runs) / GB
-
-
-def operations(spec: ModelSpec, checkpointing: bool, action_tokens: int, sequence: int = 1, held: Held | None = None) -> Operations:
-    """Of one window: the decoder learns (three times its forward), the backbone passes gradients on (twice) or learns too, its tower looks once.
-
-    Args:
-        sequence: GPUs that share a window: the tower's work is not shared.
-    """
-    held, tokens = held or assumed(spec, spec), tokens_per_frame(spec)
-    decoder = forward_flops(spec.decoder, window(spec), tokens).total if "decoder" in held.runs else 0.0
-    language, tower = backbone_flops(spec, action_tokens) if "backbone" in held.runs else (0.0, 0.0)
-    times = {"decoder": 3, "language": 3 if held.hears else 2, "tower": 3 if held.sees else 1}
-    useful = times["decoder"] * decoder + times["language"] * language + times["tower"] * tower
-    if checkpointing:
-        times = {name: count + (1 if count > 1 else 0) for name, count in times.items()}
-    mine = share(sequence, tokens, spec.decoder.heads), share(sequence, dialogue_tokens(spec, action_tokens), spec.backbone.heads)
-    return Operations(
-        useful=useful,
-        executed=times["decoder"] * decoder + times["language"] * language + times["tower"] * tower,
-        longest=times["decoder"] * decoder * mine[0] + times["language"] * language * mine[1] + times["tower"] * tower,
-    )
-
-
-def window(spec: ModelSpec) -> Layout:
-    """A full window: condition frames, then chunks, and what sees what by the model's plan."""
-    return layout(spec.plan, spec.chunks)
-
-
-def tokens_per_frame(spec: ModelSpec) -> int:
-    """Tokens of one latent frame: 1560 at 480 x 832."""
-    _, high, across = spec.decoder.patch
-    return (spec.height // spec.vae.spatial // high) * (spec.width // spec.vae.spatial // across)
-
-
-def sight_tokens(spec: ModelSpec) -> tuple[int, int]:
-    """Tokens of the first round's picture, and of a later round's chunk: 510 and 1530 at 480 x 832."""
-    from training.model.vision import fitted, sampled
-
-    vision, chunks = spec.backbone.vision, spec.chunks
-    unit = vision.patch * vision.merge
-    picture, film = (fitted(spec.height, spec.width, unit, pixels) for pixels in (vision.image_pixels, vision.video_pixels))
-    times = len(sampled(chunks.chunk_frames, chunks.fps, vision)) // vision.temporal_patch
-    return picture[0] * picture[1] // unit**2, times * film[0] * film[1] // unit**2
-
-
-def dialogue_tokens(spec: ModelSpec, action_tokens: int) -> int:
-    """Tokens of a dialogue of as many rounds as the backbone remembers."""
-    picture, film = sight_tokens(spec)
-    rounds = spec.backbone.max_rounds
-    return picture + (rounds - 1) * film + rounds * (spec.backbone.queries + action_tokens + TEMPLATE)
-
-
-def backbone_flops(spec: ModelSpec, action_tokens: int) -> tuple[float, float]:
-    """Operations of one forward of the language model and of the vision tower, over a whole dialogue."""
-    b, tokens = spec.backbone, dialogue_tokens(spec, action_tokens)
-    language = 2.0 * b.layers * tokens * (counts.language_layer(b) + tokens * b.hidden)  # causal: half of 4 * tokens^2 * hidden
-    picture, film = sight_tokens(spec)
-    patches = (picture + (b.max_rounds - 1) * film) * b.vision.merge**2
-    near, far = (b.vision.window // b.vision.patch) ** 2, film * b.vision.merge**2 // max(1, film // picture)
-    wide = len(b.vision.full_attention_layers)
-    attention = 4.0 * patches * b.vision.hidden * ((b.vision.depth - wide) * near + wide * far)
-    return language, 2.0 * patches * counts.vision_tower(b) + attention
 
 
 def _alone(spread: Spread) -> bool:

@@ -2,57 +2,26 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import nn
 
-from curation.config import Config
+from training.loop_settings import Settings
 from training.meter import Meter, line
 from training.model.glp import GLP
 from training.model.plain import must
-from training.optim import Average, Guard, OptimSettings, TrainingDiverged, adamw, gradients, rate, scale_, set_rate, tensors, total_norm
-from training.parallel import ParallelSettings, World
+from training.optim import Average, Guard, TrainingDiverged, adamw, gradients, rate, scale_, set_rate, tensors, total_norm
+from training.parallel import World
 from training.phases import Phase
 from training.seen import Seen
 from training.snapshots import Snapshots
-from training.step import Batch, Data, LossSettings, Sums, errors, seeded
+from training.step import Batch, Data, Sums, errors, seeded
 from training.trackers import Watcher
 from training.validation import Stopping, validate
-
-
-class LoopSettings(Config):
-    """How long a run trains, and what it does beside."""
-
-    epochs: int = Field(5, ge=1, description="PAN's, of its first phase; its second stopped after 1 by validation")
-    steps: int | None = Field(None, ge=1, description="stop after so many steps, whatever the epoch; the schedule ends there too")
-    windows: int = Field(960, ge=1, description="windows an optimiser step, of all ranks together; PAN's 960 GPUs")
-    batch: int = Field(1, ge=1, description="windows that a rank computes at once; what is lacking to `windows` is accumulated")
-    seed: int = Field(0, ge=0, description="of the samples' order, the noise, and everything else that is drawn")
-    log_every: int = Field(10, ge=1, description="steps between two lines of progress")
-    validate_every: int = Field(500, ge=0, description="steps between two validations; 0: none")
-    validation_batches: int = Field(64, ge=1, description="a rank's batches of held-out windows in a validation; always the same ones")
-    patience: int = Field(0, ge=0, description="validations without a better one that end the run; 0: never. PAN stopped its second phase so")
-    save_every: int = Field(500, ge=1, description="steps between two checkpoints")
-    keep_last: int = Field(2, ge=1, description="of the newest checkpoints so many are kept, and the best one")
-    export: Literal["best", "last"] = Field("best", description="which weights become the model: those of the best validated checkpoint, or the last")
-    samples: bool = Field(True, description="write down which samples each step learnt from, in samples/: where a step was bad, they are looked at")
-    films_every: int = Field(0, ge=0, description="steps between two films of what the model makes of an image and actions; 0: none")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """All that a run's steps depend on."""
-
-    loop: LoopSettings = field(default_factory=LoopSettings)
-    optim: OptimSettings = field(default_factory=OptimSettings)
-    loss: LossSettings = field(default_factory=LossSettings)
-    parallel: ParallelSettings = field(default_factory=ParallelSettings)
-
 
 Ending = Literal["epochs", "steps", "stopped early"]
 
@@ -132,10 +101,17 @@ class Trainer:
         torch.manual_seed(seeded(self.settings.loop.seed, "process", self.step, self.mesh.data_rank).initial_seed())
         self.optimiser.zero_grad(set_to_none=True)
         sums = self._gradients(batches).reduced(self.mesh.data)
-        began = time.perf_counter()
         if float(sums.weight) == 0:  # nothing but samples that failed their check, on all ranks
             self.step += 1
             return False
+        with self.meter.timed("optimiser"):
+            good = self._changed(sums)
+        self.step += 1
+        self.meter.steps += 1
+        return good
+
+    def _changed(self, sums: Sums) -> bool:
+        """Changes the weights by the gradients of the errors' sum, unless they are bad ones; whether it did."""
         scale_(list(gradients(self.optimiser)), 1 / float(sums.weight))
         norm = float(total_norm(gradients(self.optimiser)))
         good = self.guard.good(sums.mean, norm)
@@ -147,9 +123,6 @@ class Trainer:
             if self.average is not None:
                 self.average.update(self._learning())
             self._found = sums if self._found is None else self._found + sums
-        self.step += 1
-        self.meter.steps += 1
-        self.meter.spent("optimiser", time.perf_counter() - began)
         return good
 
     def _learnt(self, batches: Sequence[Batch]) -> None:
@@ -172,6 +145,7 @@ class Trainer:
             "data": self.train.state_dict(),
             "guard": self.guard.state_dict(),
             "stopping": self.stopping.state_dict(),
+            "found": None if self._found is None else self._found.state_dict(),  # of the steps since the last line; summed over the ranks
         }
         validation = self.validation if self._validated_at == self.step else None  # of these very weights, or of none
         self.snapshots.save(self.step, tensors(self.optimiser, self._learning(), self.average), state, validation)
@@ -193,6 +167,7 @@ class Trainer:
         self.train.load_state_dict(state["data"])
         self.guard.load_state_dict(state["guard"])
         self.stopping.load_state_dict(state["stopping"])
+        self._found = None if state.get("found") is None else Sums.of(state["found"], self.device)  # a checkpoint of before has none
         self.step, self.validation = state["step"], float("nan") if snapshot.validation is None else snapshot.validation
         self.steps = self._planned()
         return True
@@ -219,13 +194,11 @@ class Trainer:
         """The gradients of the sum of all errors; what was found, of this rank alone."""
         loop, mesh, found = self.settings.loop, self.mesh, None
         for micro, batch in enumerate(batches):
-            began = time.perf_counter()
             generator = seeded(loop.seed, "noise", self.step, micro * mesh.data_ranks + mesh.data_rank)
-            total, sums, layout = errors(self.glp, self.phase, batch.to(self.device), generator, self.settings.loss)
-            middle = time.perf_counter()
-            total.backward()
-            self.meter.spent("forward", middle - began)
-            self.meter.spent("backward", time.perf_counter() - middle)
+            with self.meter.timed("forward"):
+                total, sums, layout = errors(self.glp, self.phase, batch.to(self.device), generator, self.settings.loss)
+            with self.meter.timed("backward"):
+                total.backward()
             found = sums if found is None else found + sums
             if layout is not None:
                 latents = batch.window.latents_BCFHW
@@ -244,7 +217,8 @@ class Trainer:
             ending = "stopped early" if self._validated() else None
             better = self.stopping.waited == 0
         if loop.films_every and self._films is not None and (self.step % loop.films_every == 0 or last):
-            self._films(self.step)
+            with self._averaged():
+                self._films(self.step)
         if (self.step % loop.save_every == 0 or better) and not last and self.guard.row == 0:
             self.save()
         return ending  # type: ignore[return-value]
@@ -254,7 +228,8 @@ class Trainer:
         assert self.held is not None and self._held_start is not None  # noqa: PT018 - one is there with the other
         loop = self.settings.loop
         self.held.load_state_dict(self._held_start)
-        found = validate(self.glp, self.phase, islice(self.held, loop.validation_batches), self.settings.loss, loop.seed, self.mesh, self.device)
+        with self._averaged():
+            found = validate(self.glp, self.phase, islice(self.held, loop.validation_batches), self.settings.loss, loop.seed, self.mesh, self.device)
         self.validation, self._validated_at = found.mean, self.step
         self._tell({"validation_loss": self.validation} | {f"validation_{name}": value for name, value in found.figures().items()}, "")
         return self.stopping.told(self.validation)
@@ -288,6 +263,10 @@ class Trainer:
         left_now, whole = -(-len(self.train) // each), -(-self.train.epoch_steps // each)
         planned = self.step + (left_now + whole * (loop.epochs - self.train.epoch - 1) if self.train.epoch < loop.epochs else 0)
         return min(planned, loop.steps) if loop.steps is not None else planned
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """The weights as they would be exported, while the block runs: their moving average, if one is kept."""
+        return nullcontext() if self.average is None else self.average.in_place(self._learning())
 
     def _learning(self) -> list[tuple[str, nn.Parameter]]:
         return [(name, parameter) for name, parameter in self.glp.named_parameters() if parameter.requires_grad]

@@ -2,9 +2,11 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -68,6 +70,7 @@ class Meter:
     done: float = 0.0
     steps: int = 0
     parts_s: dict[str, float] = field(default_factory=dict)
+    _marked: list[tuple[str, Any, Any]] = field(default_factory=list, repr=False)
 
     def windows(self, count: int, layout: Layout, tokens_per_frame: int) -> None:
         """Counts windows that were learnt from: only what the mask lets be attended, and the frozen language model not at all."""
@@ -79,12 +82,30 @@ class Meter:
         """Adds seconds to a part of the step."""
         self.parts_s[part] = self.parts_s.get(part, 0.0) + seconds
 
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Adds what the block takes to a part of the step; on a GPU by the GPU's own clock: the CPU only hands out the work and waits for nothing."""
+        if not self.device.startswith("cuda"):
+            began = time.perf_counter()
+            yield
+            self.spent(part, time.perf_counter() - began)
+            return
+        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        began.record()
+        yield
+        ended.record()
+        self._marked.append((part, began, ended))
+
     def read(self) -> dict[str, float]:
         """The figures since the last reading.
 
         step_s, seconds a step; share_*, each part's share of them; mfu, useful operations as a share of `mfu_ceiling_tflops`, the matrix products that this
         device was measured to reach; hfu, the same with what was computed twice.
         """
+        for part, began, ended in self._marked:
+            ended.synchronize()
+            self.spent(part, began.elapsed_time(ended) / 1000)
+        self._marked = []
         whole = sum(self.parts_s.values())
         if not self.steps or not whole:
             return {}

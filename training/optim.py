@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -196,6 +197,21 @@ class Average:
             for name, parameter in named:
                 if name in self.shadow:
                     self.shadow[name].lerp_(parameter.detach(), 1 - self.decay)
+
+    @contextmanager
+    def in_place(self, named: Iterable[tuple[str, nn.Parameter]]) -> Iterator[None]:
+        """The parameters are their average while the block runs, and to the bit what they were after it."""
+        kept = {name: parameter for name, parameter in named if name in self.shadow}
+        last = {name: parameter.detach().clone() for name, parameter in kept.items()}
+        with torch.no_grad():
+            for name, parameter in kept.items():
+                parameter.copy_(self.shadow[name])
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, parameter in kept.items():
+                    parameter.copy_(last[name])
 
 
 def gradients(optimiser: torch.optim.Optimizer) -> Iterator[Tensor]:

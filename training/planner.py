@@ -13,10 +13,12 @@ from pydantic import Field
 
 from curation.config import Config
 from training import footprint
-from training.footprint import Held, Memory, Operations, Precision, Spread, Work
+from training.footprint import Memory, Precision, Spread, Work
+from training.held import Held, assumed
 from training.model import counts
 from training.model.plain import must
 from training.model.spec import ModelSpec
+from training.operations import Operations, operations, tokens_per_frame
 
 MOST_GPUS = 4096  # where the search for what would fit ends
 SIZES = (24, 40, 48, 80, 96, 141, 192, 288)  # GB of GPUs that there are
@@ -105,7 +107,7 @@ def plan(spec: ModelSpec, wishes: Wishes, held: Held | None = None) -> Verdict:
         ValueError: what was given does not go with the model or the GPUs: the rule, what was given, and what can be.
     """
     stored, spec = spec, in_phase(spec, wishes.phase)
-    held = held or footprint.assumed(stored, spec)
+    held = held or assumed(stored, spec)
     found = list(options(spec, wishes, held))
     fitting = sorted((option for option in found if wishes.holds(option.memory)), key=lambda option: _cost(spec, option.spread, wishes))
     told = Verdict(parameters=counts.parameters(spec), learning=sum(held.learning.values()), options=tuple(fitting))
@@ -146,7 +148,7 @@ def options(spec: ModelSpec, wishes: Wishes, held: Held | None = None) -> Iterat
             yield Option(
                 spread=spread,
                 memory=footprint.memory(spec, spread, wishes.work(), wishes.reserve, held),
-                operations=footprint.operations(spec, checkpointing, wishes.action_tokens, sequence, held),
+                operations=operations(spec, checkpointing, wishes.action_tokens, sequence, held),
             )
 
 
@@ -187,7 +189,7 @@ def _sequences(spec: ModelSpec, wishes: Wishes) -> list[int]:
 
 def _shared(spec: ModelSpec) -> dict[str, int]:
     """What those that share a window have shares of, and how many there are."""
-    wholes = {"heads of the decoder": spec.decoder.heads, "tokens of a latent frame": footprint.tokens_per_frame(spec)}
+    wholes = {"heads of the decoder": spec.decoder.heads, "tokens of a latent frame": tokens_per_frame(spec)}
     return wholes | ({"heads of the backbone": spec.backbone.heads} if "backbone" in counts.parameters(spec) else {})
 
 

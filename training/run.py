@@ -16,7 +16,8 @@ from pydantic import Field
 from curation.config import Config
 from training.data.loader import Loader
 from training.leak import check_causal
-from training.loop import LoopSettings, Settings, Trainer
+from training.loop import Trainer
+from training.loop_settings import LoopSettings, Settings
 from training.model.card import CARD, read_card, read_spec
 from training.model.checkpoint import open_model, save_model
 from training.model.glp import GLP
@@ -58,7 +59,7 @@ class TrackSettings(Config):
 class RunSettings(Config):
     """All settings of a rank's run."""
 
-    phase: str = Field("decoder", description="decoder or joint; of a model with a connector alignment or tuning")
+    phase: str = Field("decoder", description="decoder or joint; of a model with a connector alignment or tuning; matching is for comparison alone")
     also: tuple[str, ...] = Field((), description='globs of parameters that learn too, such as "backbone.model.*" for a backbone that nobody has trained')
     loop: LoopSettings = Field(default_factory=LoopSettings, description="how long, and what beside")
     optim: OptimSettings = Field(default_factory=OptimSettings, description="how the weights change")
@@ -103,7 +104,8 @@ def train(places: Places, settings: RunSettings, *, device: str = "cpu", report:
     phase = phase_named(settings.phase, spec)
     mesh = world(settings.parallel, device.split(":")[0])
     claim(places, settings)
-    glp = opened(places.model, phase, device, whole=_is_raw(places) or places.image is not None)
+    cut = () if mesh.parameters is None else settings.parallel.roots
+    glp = opened(places.model, phase, device, whole=_is_raw(places) or places.image is not None, cut=cut)
     prepare(glp, phase, history, settings.also)
     spread(glp, settings.parallel, mesh)
     if "decoder" in phase.runs:
@@ -132,12 +134,17 @@ def train(places: Places, settings: RunSettings, *, device: str = "cpu", report:
     return ending
 
 
-def opened(folder: Path, phase: Phase, device: str, whole: bool) -> GLP:
-    """The model, with the parts that the phase computes with on the device; all of them if `whole`."""
+def opened(folder: Path, phase: Phase, device: str, whole: bool, cut: Sequence[str] = ()) -> GLP:
+    """The model, with the parts that the phase computes with on the device; all of them if `whole`.
+
+    Args:
+        cut: parts that are to be split over the ranks: they stay on the CPU, and `spread` brings them to the device block by block, a rank's share of each.
+            PAN's joint phase would else need 100 GB of each GPU before it begins.
+    """
     glp: GLP = open_model(folder, "cpu")
     for name in ("decoder", "vae", "text", "backbone", "connector"):
         part = getattr(glp, name)
-        if part is not None and (whole or name in phase.runs):
+        if part is not None and name not in cut and (whole or name in phase.runs):
             part.to(device)
     return glp
 

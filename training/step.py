@@ -108,6 +108,18 @@ class Sums:
         loss, weight, noise, noises, chunk, chunks = vector.split(lengths)
         return Sums(loss[0], weight[0], Tally(noise, noises.long()), Tally(chunk, chunks.long()))
 
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values, exact."""
+        tallies = {"noise": self.noise, "chunk": self.chunk}
+        return {"loss": float(self.loss), "weight": float(self.weight)} | {n: [t.total.tolist(), t.count.tolist()] for n, t in tallies.items()}
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any], device: Any = "cpu") -> "Sums":
+        """The inverse."""
+        loss, weight = (torch.tensor(state[name], dtype=torch.float64, device=device) for name in ("loss", "weight"))
+        tallies = [(torch.tensor(state[n][0], dtype=torch.float64, device=device), torch.tensor(state[n][1], device=device)) for n in ("noise", "chunk")]
+        return cls(loss, weight, *(Tally(total, count) for total, count in tallies))
+
     @property
     def mean(self) -> float:
         """The loss; NaN of nothing."""

@@ -111,16 +111,11 @@ def test_a_phase_learns_what_it_says(pan: str) -> None:
     assert matching["options"][0]["memory"]["total"] < 40
 
 
-def test_a_run_that_is_too_large_before_it_is_cut_up_does_not_fit(pan: str) -> None:
-    """Each GPU has the decoder whole in float32 for a moment (training.run), however many there are."""
-    tight = ("phase=joint", "parallel.shard=64", "workers.least=64")
-    data = told(pan, *GPUS, *tight, "workers.memory=80")
+def test_a_run_that_fits_once_it_is_cut_up_fits(pan: str) -> None:
+    """No GPU ever has the decoder whole, which in float32 with its backbone is 100 GB (training.run.opened)."""
+    data = told(pan, *GPUS, "phase=joint", "parallel.shard=64", "workers.least=64", "workers.memory=80")
+    assert data["fits"]
     assert data["options"][0]["memory"]["total"] < 80
-    assert not data["fits"]
-    assert "before it is cut up: 99.7 GB of 80" in data["reason"]
-    assert data["would_fit"] == ["64 GPUs of 141 GB"]
-    assert "does not fit: as it begins, a GPU holds" in train_recipe.plan_text(data)
-    assert told(pan, *GPUS, *tight, "workers.memory=141")["fits"]
 
 
 def test_uneven_shares_are_planned_as_the_trainer_takes_them(pan: str) -> None:
@@ -155,7 +150,7 @@ def test_a_run_without_a_gpu_is_no_run_on_gpus(debug: str) -> None:
     assert told(debug, "workers.memory=16", index=index)["fits"]
     tight = told(debug, "workers.memory=0.5", index=index)
     assert not tight["fits"]
-    assert tight["would_fit"] == ["1 workers of 2 GB on the CPU, without a GPU"]
+    assert [option.partition(" with ")[0] for option in tight["would_fit"]] == ["1 workers of 2 GB on the CPU, without a GPU"]
 
 
 def test_a_short_run_on_a_gpu_takes_no_0_hours(debug: str) -> None:

@@ -9,7 +9,8 @@ import torch
 
 from tests.training.made_world import DEBUG
 from tests.training.model.worlds import dialogue
-from training.loop import LoopSettings, Settings, Trainer
+from training.loop import Trainer
+from training.loop_settings import LoopSettings, Settings
 from training.model.checkpoint import init_model
 from training.model.glp import GLP, Window
 from training.model.spec import ModelSpec
@@ -99,11 +100,11 @@ def settings(**changes: Any) -> Settings:
 
 
 def trainer(
-    folder: Path, phase: str = "decoder", *, data: Data | None = None, held: Data | None = None, watchers: Sequence[Any] = (), **changes: Any
+    folder: Path, phase: str = "decoder", *, data: Data | None = None, held: Data | None = None, watchers: Sequence[Any] = (), films: Any = None, **changes: Any
 ) -> Trainer:
     """A trainer of the debug model on windows in memory."""
     data = data or Data(joint=PHASES[phase].data == "joint")
-    return Trainer(model(phase), PHASES[phase], data, folder, settings(**changes), held=held, watchers=watchers)
+    return Trainer(model(phase), PHASES[phase], data, folder, settings(**changes), held=held, watchers=watchers, films=films)
 
 
 def weights(glp: GLP) -> dict[str, torch.Tensor]:

@@ -21,21 +21,15 @@ from training.footprint import (
     TOWER_LEARNING_WIDE,
     Spread,
     Work,
-    assumed,
-    backbone_flops,
-    beginning,
-    dialogue_tokens,
     memory,
-    operations,
-    share,
-    sight_tokens,
-    tokens_per_frame,
 )
+from training.held import assumed
 from training.model import counts
 from training.model.attention import Layout, rotary_table
 from training.model.backbone import Backbone
 from training.model.decoder import Block
 from training.model.spec import SPECS, DecoderSpec, ModelSpec
+from training.operations import backbone_flops, dialogue_tokens, operations, share, sight_tokens, tokens_per_frame
 
 PAN = SPECS["pan_14b"]
 STAGE_ONE = replace(PAN, decoder=replace(PAN.decoder, state_dim=None))
@@ -155,7 +149,6 @@ def test_what_does_not_learn_is_held_as_it_is_stored() -> None:
     assert everything == pytest.approx((2 * (stream + backbone + counts.text(PAN.text)) + 4 * counts.vae(PAN.vae)) / 1e9, rel=1e-3)
     wide = replace(held, width=held.width | {"backbone": 4.0})
     assert memory(STAGE_ONE, EIGHT, WORK, 0.0, wide).frozen - taken.frozen == pytest.approx(2 * backbone / 8 / 1e9)
-    assert beginning(WORK, held) == pytest.approx((4 * counts.decoder(STAGE_ONE.decoder) + 2 * stream) / 1e9, rel=1e-3)
 
 
 def test_a_backbone_that_learns_takes_its_state_its_gradients_and_half_again_the_work() -> None:

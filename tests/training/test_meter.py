@@ -29,6 +29,49 @@ def test_a_known_step(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watch.read() == {}
 
 
+class Event:
+    """A GPU's event whose GPU takes two seconds from each record to the next, however soon the CPU is done."""
+
+    clock, waited = 0.0, 0
+
+    def __init__(self, *, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        Event.clock += 2.0
+        self.at = Event.clock
+
+    def synchronize(self) -> None:
+        Event.waited += 1
+
+    def elapsed_time(self, later: "Event") -> float:
+        return 1000 * (later.at - self.at)  # milliseconds, as torch.cuda.Event's
+
+
+def test_a_gpus_parts_are_timed_by_its_own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter, "ceiling", lambda *_: 1e15)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    watch = Meter(WAN, "cuda:0", torch.bfloat16)
+    for part in ("forward", "backward", "forward"):
+        with watch.timed(part):
+            pass
+    watch.spent("data", 2.0)
+    watch.steps = 2
+    assert Event.waited == 0  # nobody waits for the GPU until figures are asked for
+    figures = watch.read()
+    assert Event.waited == 3
+    assert figures["step_s"] == 4.0
+    assert {name: figures[f"share_{name}"] for name in ("data", "forward", "backward")} == {"data": 0.25, "forward": 0.5, "backward": 0.25}
+    assert watch.read() == {}
+
+
+def test_a_cpus_parts_are_timed_by_the_clock() -> None:
+    watch = Meter(WAN)
+    with watch.timed("forward"):
+        torch.randn(64, 64) @ torch.randn(64, 64)
+    assert watch.parts_s["forward"] > 0
+
+
 def test_a_shared_window_and_no_state_are_less_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meter, "ceiling", lambda *_: 1e15)
 

@@ -109,3 +109,21 @@ def test_the_average_moves_by_one_minus_its_decay() -> None:
     average.update([("w", weight)])
     assert average.shadow["w"].tolist() == pytest.approx([0.19, 0.19])
     assert set(average.shadow) == {"w"}
+
+
+def test_parameters_are_their_average_for_a_while_and_then_what_they_were() -> None:
+    weight, still = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.ones(2), requires_grad=False)
+    named = [("w", weight), ("s", still)]
+    average = Average(named, 0.5)
+    with torch.no_grad():
+        weight.fill_(1 / 3)
+    average.update(named)
+    with average.in_place(named):
+        assert torch.equal(weight, average.shadow["w"])
+        assert weight.tolist() == pytest.approx([1 / 6, 1 / 6])
+        assert still.tolist() == [1.0, 1.0]
+    assert torch.equal(weight, torch.full((2,), 1 / 3))
+    with pytest.raises(RuntimeError, match="no film"), average.in_place(named):
+        raise RuntimeError("no film")
+    assert torch.equal(weight, torch.full((2,), 1 / 3))
+    assert average.shadow["w"].tolist() == pytest.approx([1 / 6, 1 / 6])

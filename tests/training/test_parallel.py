@@ -10,7 +10,8 @@ from torch import nn
 from tests.training.gloo_world import on_ranks
 from tests.training.made_run import Data, model, settings, weights
 from training.leak import check_causal
-from training.loop import Settings, Trainer
+from training.loop import Trainer
+from training.loop_settings import Settings
 from training.parallel import ParallelSettings, World, spread, world
 from training.parallel_sequence import shares
 from training.phases import PHASES, prepare

@@ -10,11 +10,12 @@ from tests.training.data import made_clips
 from tests.training.data.made_latents import encode
 from tests.training.made_run import Data, trainer, weights
 from tests.training.made_world import DEBUG
-from training.loop import LoopSettings
+from training.loop_settings import LoopSettings
 from training.model.checkpoint import init_model, open_model, save_model
 from training.optim import OptimSettings
-from training.phases import read_history
-from training.run import DataSettings, Places, RunSettings, export, train
+from training.parallel import ParallelSettings
+from training.phases import PHASES, read_history
+from training.run import DataSettings, Places, RunSettings, export, opened, train
 from training.seen import read_seen
 from training.step import LossSettings
 from training.trackers import read_log
@@ -71,6 +72,21 @@ def test_without_an_average_the_exported_weights_are_the_last(debug: Path, tmp_p
     export(run, Places(shards="", model=debug, out=tmp_path), ("decoder",), RunSettings())
     exported = open_model(tmp_path / "model")
     assert all(torch.equal(exported.get_parameter(name), value) for name, value in weights(run.glp).items())
+
+
+def test_parts_that_are_to_be_cut_up_do_not_come_to_the_device_whole(debug: Path) -> None:
+    """A device without memory stands for the GPU."""
+    cut = ParallelSettings().roots
+
+    def places(phase: str, *, whole: bool, cut: tuple[str, ...] = ()) -> dict[str, str]:
+        glp = opened(debug, PHASES[phase], "meta", whole, cut)
+        parts = ((name, getattr(glp, name)) for name in ("decoder", "vae", "text", "backbone"))
+        return {name: next(part.parameters()).device.type for name, part in parts}
+
+    assert places("joint", whole=True, cut=cut) == {"decoder": "cpu", "vae": "meta", "text": "meta", "backbone": "cpu"}
+    assert places("joint", whole=False, cut=cut) == dict.fromkeys(("decoder", "vae", "text", "backbone"), "cpu")
+    assert places("joint", whole=False) == {"decoder": "meta", "vae": "cpu", "text": "cpu", "backbone": "meta"}  # one GPU alone
+    assert places("decoder", whole=False) == {"decoder": "meta", "vae": "cpu", "text": "cpu", "backbone": "cpu"}
 
 
 def test_raw_clips_are_learnt_from_as_their_latents_are(debug: Path, tmp_path: Path) -> None:
