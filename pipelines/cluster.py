@@ -7,8 +7,9 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from curation.stage import Stage
@@ -83,6 +84,16 @@ def _connect(cpus: int | None) -> None:
             if attempt == ATTEMPTS - 1 or "startup" not in str(error):
                 raise ConnectionError(f"Ray did not start on this machine in {ATTEMPTS} attempts: {error}") from error
             log.warning("Ray did not come up in time, as happens on a busy machine; trying again")
+
+
+def fitted(trainer: Any) -> Any:
+    """What a Ray Train trainer's `fit` returns, run beside the main thread: in it Ray Train takes Ctrl-C for itself, and what was stopped would end as a bug.
+
+    Raises:
+        ray.train.TrainingFailedError: as `fit`.
+    """
+    with ThreadPoolExecutor(1, "pan-train") as aside:
+        return aside.submit(trainer.fit).result()
 
 
 def unsatisfiable(stages: "Sequence[Stage]") -> list[str]:

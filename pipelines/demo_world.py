@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from training.evaluation.block_fidelity import Predictor, Step
-    from training.evaluation.blockworld import Episode
+    from training.evaluation.blockworld import Episode, World
 
 #: px of a picture in the film, and of the line of words under it.
 SHOWN, LINE = 256, 40
@@ -44,8 +44,8 @@ def command(
     stories: Annotated[int, typer.Option(min=1, help="Unseen tables on which obedience is measured.")] = 10,
 ) -> int:
     """Train a small world model on coloured blocks that are pushed as words say, and film it obeying on a table that it has never seen."""
-    from pipelines.block_chain import Chain
-    from training.evaluation.blockworld import World, episodes
+    from curation.lock import OutputLocked, hold
+    from training.evaluation.blockworld import World
 
     world = World(blocks=2, contact=False, chunk_frames=4, fps=1.6)
     try:
@@ -53,6 +53,20 @@ def command(
     except ValueError as error:
         print(f"demo-world: {error}", file=sys.stderr)
         return Exit.USAGE
+    try:
+        with hold(out):
+            made(out, world, films, steps, stories)
+    except OutputLocked as error:
+        print(f"demo-world: {error}", file=sys.stderr)
+        return Exit.LOCKED
+    return Exit.COMPLETE
+
+
+def made(out: Path, world: "World", films: int, steps: int, stories: int) -> None:
+    """Everything that the folder is to hold, and what is said of it."""
+    from pipelines.block_chain import Chain
+    from training.evaluation.blockworld import episodes
+
     chain = Chain(folder=out.absolute(), world=world, films=films)
     print(f"1/3 films, curation, autoencoder and latents in {out}", flush=True)
     chain.prepare()
@@ -66,7 +80,6 @@ def command(
         f"obeyed {figures['obeyed']:.0%} of {figures['steps']} actions (a film in which nothing moves: {figures['copy']:.0%}); by round: {figures['by_round']}"
     )
     print(f"film: {out / FILM}   imagined left, true right\nnext: {simulation(out, told[0].words[0])}")
-    return Exit.COMPLETE
 
 
 def claim(folder: Path, options: Mapping[str, Any]) -> None:

@@ -36,7 +36,7 @@ def status(out: str, now: float | None = None) -> dict[str, Any]:
     owner = owner_of(store, now)
     return {
         "out": str(out),
-        "state": _state(owner, ended, store),
+        "state": state(owner, ended, now),
         "inputs": plan.get("inputs", []),
         "videos": {name: funnel.videos[name] for name in ("ok", "failed", "duplicate")},
         "failed": _failures(ledger.videos()),
@@ -77,14 +77,17 @@ def owner_of(store: Storage, now: float) -> dict[str, Any] | None:
     return {"host": record["host"], "pid": record["pid"], "fence": fence, "last_sign_of_life_s": round(age, 1), "released": record["released"], "alive": alive}
 
 
-def _state(owner: dict[str, Any] | None, ended: dict[str, Any] | None, store: Storage) -> str:
-    """One word for what is going on."""
+def state(owner: dict[str, Any] | None, ended: dict[str, Any] | None, now: float) -> str:
+    """One word for what is going on; a command that was told to stop may leave the lock behind, but says so after its last sign of life.
+
+    Args:
+        owner: of `owner_of`. ended: exit.json.
+        now: seconds since 1970, the same that `owner_of` was told.
+    """
     if owner and owner["alive"]:
         return "running"
-    if owner and not owner["released"]:
+    if owner and not owner["released"] and (ended is None or now - ended["ended_s"] > owner["last_sign_of_life_s"] + 0.1):
         return "died"
-    if ended and ended["code"] == 0 and store.size(MANIFEST) is not None:
-        return "complete"
     return str(ended["name"]) if ended else "begun"
 
 

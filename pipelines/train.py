@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,6 +56,8 @@ def command(
     def work(counts: dict[str, Any]) -> Exit:
         folder = run_folder(out)
         resolved = train_recipe.load(recipe, [*(sets or []), *([f'phase="{phase}"'] if phase else [])])
+        if here:
+            resolved = train_recipe.alone(resolved)
         index = train_recipe.checked(resolved, model, shards)
         if plan or resolved.workers.memory is not None:
             planned = train_recipe.planned(resolved, model, index, tflops, utilisation)
@@ -154,8 +155,7 @@ def on_cluster(asked: dict[str, Any], recipe: "TrainRecipe", cpus: int | None, c
     enough(recipe)
     out, failed = Path(asked["out"]), None
     try:
-        with ThreadPoolExecutor(1, "pan-train") as aside:  # in the main thread Ray Train would take Ctrl-C for itself, and what was stopped would end as a bug
-            aside.submit(trainer(asked, recipe).fit).result()
+        cluster.fitted(trainer(asked, recipe))
     except TrainingFailedError as error:
         failed = error
     told = read_ending(out, asked["start"])

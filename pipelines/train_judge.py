@@ -217,6 +217,8 @@ def train(job: Job, out: Path) -> dict[str, Any]:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    from pipelines import cluster
+
     sizes = {name: len(job.part(name)) for name in PARTS}
     if not sizes["train"] or not sizes["test"]:
         raise ValueError(f"the labels' sources fall into {sizes}: label clips of more sources, or change test_share and calibration_share")
@@ -228,7 +230,7 @@ def train(job: Job, out: Path) -> dict[str, Any]:
         scaling_config=ScalingConfig(num_workers=job.settings.workers, use_gpu=job.settings.gpu, resources_per_worker=needs),
         run_config=RunConfig(name="train_judge", storage_path=str((out / "run").resolve()), failure_config=FailureConfig(max_failures=job.settings.failures)),
     )
-    result = trainer.fit()
+    result = cluster.fitted(trainer)
     last = result.metrics or {}
     assert result.checkpoint is not None  # every epoch reports one
     with result.checkpoint.as_directory() as held:

@@ -71,6 +71,13 @@ def load(file: str | None, sets: Iterable[str] = ()) -> TrainRecipe:
     return recipe
 
 
+def alone(recipe: TrainRecipe) -> TrainRecipe:
+    """The recipe as one process takes it, which has no cluster: this machine's GPU, if there is one."""
+    import torch
+
+    return recipe.model_copy(update={"workers": recipe.workers.model_copy(update={"gpus": float(torch.cuda.is_available())})})
+
+
 def miscounted(recipe: TrainRecipe) -> list[str]:
     """What is wrong with the number of workers, one sentence each.
 

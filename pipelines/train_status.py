@@ -8,7 +8,7 @@ from typing import Any
 from curation.storage import Storage
 from pipelines import terminal
 from pipelines.run import EXIT
-from pipelines.status import owner_of
+from pipelines.status import owner_of, state
 
 IDENTITY, LOG, MARKERS = "run.json", "log.jsonl", "snapshots/step_*/COMMITTED"
 
@@ -33,7 +33,7 @@ def status(out: str, now: float | None = None) -> dict[str, Any]:
     owner = owner_of(store, now)
     return {
         "out": str(out),
-        "state": _state(owner, ended, now),
+        "state": state(owner, ended, now),
         "phase": told["phase"],
         "shards": told["shards"],
         "step": last.get("step"),
@@ -44,15 +44,6 @@ def status(out: str, now: float | None = None) -> dict[str, Any]:
         "owner": owner,
         "exit": ended,
     }
-
-
-def _state(owner: dict[str, Any] | None, ended: dict[str, Any] | None, now: float) -> str:
-    """One word; a command that was told to stop leaves the lock behind, but says so after its last sign of life."""
-    if owner and owner["alive"]:
-        return "running"
-    if owner and not owner["released"] and (ended is None or now - ended["ended_s"] > owner["last_sign_of_life_s"] + 0.1):
-        return "died"
-    return str(ended["name"]) if ended else "begun"
 
 
 def _last(log: Path) -> dict[str, Any]:

@@ -12,9 +12,11 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from curation.lock import hold
 from pipelines import demo_world, simulate
 from pipelines.block_chain import Chain
 from pipelines.demo_world import FIGURES, FILM, FIRST_PICTURE, LINE, SHOWN, STAMP, beside, filmed
+from pipelines.exits import Exit
 from tests.pipelines.films import times
 from training.evaluation.block_fidelity import Predictor, copy_of_start, simulator, steps
 from training.evaluation.block_model import block_spec, plain_vae, write_model
@@ -216,3 +218,13 @@ def test_a_file_is_no_folder_and_an_empty_folder_is_taken(tmp_path: Path, asked:
     (out / f".{STAMP}.part").write_text("{", "utf-8")  # a run that was stopped while it wrote its stamp
     assert run(out) == 0
     assert asked == WHOLE
+
+
+def test_a_folder_is_filled_by_one_command_at_a_time(tmp_path: Path, asked: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path / "new") == 0
+    asked.clear()
+    with hold(tmp_path / "new"):
+        assert run(tmp_path / "new") == Exit.LOCKED
+    assert "demo-world: the output is locked by another run" in capsys.readouterr().err
+    assert asked == []
+    assert run(tmp_path / "new") == 0

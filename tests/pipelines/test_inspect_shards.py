@@ -219,6 +219,18 @@ def test_status_tells_a_dead_run_from_a_living_one(unpacked: Path) -> None:
     held.release()
 
 
+def test_a_run_that_was_told_to_stop_and_left_its_lock_has_not_died() -> None:
+    """SIGTERM may end the process before it gives the lock back; it has said how it ended by then."""
+    left = {"alive": False, "released": False, "last_sign_of_life_s": 30.0}
+    stopped = {"name": "interrupted", "ended_s": 1000.0}
+    assert status.state(left, stopped, 1020.0) == "interrupted"
+    assert status.state(left, stopped, 1040.0) == "died"  # another command has held it since, and said nothing
+    assert status.state(left, None, 1020.0) == "died"
+    assert status.state(left | {"alive": True}, stopped, 1020.0) == "running"
+    assert status.state(left | {"released": True}, stopped, 1040.0) == "interrupted"
+    assert status.state(None, None, 0.0) == "begun"
+
+
 def test_everything_but_shards_can_be_seen_before_packing(unpacked: Path) -> None:
     told = inspect_shards.overview(outcome(unpacked))
     assert (told["published"], told["clips"]["kept"], told["splits"]) == (False, 2, {})

@@ -218,3 +218,10 @@ def test_a_speed_of_nothing_is_refused(debug: str, tflops: float, utilisation: f
     for gpus in (0, 1):
         with pytest.raises(ValueError, match=f"--tflops {tflops:g} --utilisation {utilisation:g}: a speed above 0, and a share of it up to 1"):
             told(debug, f"workers.gpus={gpus}", index=index_of((7, (64, 64))), tflops=tflops, utilisation=utilisation)
+
+
+def test_one_process_alone_is_planned_on_this_machines_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = train_recipe.load(None, ["workers.gpus=1"])
+    for there in (True, False):
+        monkeypatch.setattr("torch.cuda.is_available", lambda there=there: there)
+        assert train_recipe.alone(recipe).workers.gpus == there
