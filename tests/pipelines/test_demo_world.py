@@ -163,7 +163,7 @@ def test_a_stopped_run_is_taken_up_and_one_with_other_numbers_is_not(
         patched.setattr(Chain, "prepare", stopped)
         with pytest.raises(KeyboardInterrupt):
             demo_world.command(out, 20, 100, 1)
-    assert sorted(each.name for each in out.iterdir()) == [STAMP]
+    assert sorted(each.name for each in out.iterdir()) == ["_run", STAMP]
     assert json.loads((out / STAMP).read_text("utf-8")) == {"world": WORLD.to_dict(), "films": 20, "steps": 100}
     assert run(out, films=30) == 2
     assert asked == []

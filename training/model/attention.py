@@ -117,6 +117,9 @@ def rotary_table(head_dim: int, theta: float, size_FRC: tuple[int, int, int], fi
 def dense(q_BLNE: Tensor, k_BLNE: Tensor, v_BLNE: Tensor, mask_LL: Tensor | None = None) -> Tensor:
     """Softmax attention of every query to every key, or to those that `mask_LL` (bool) allows; torch's fastest kernel for the device."""
     q, k, v = (x.transpose(1, 2) for x in (q_BLNE, k_BLNE, v_BLNE))
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled():
+        with torch.autocast("cpu", enabled=False):  # the backward pass of torch's kernel for CPUs is several times slower in bfloat16 than in float32
+            return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask_LL).to(q.dtype).transpose(1, 2)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask_LL).transpose(1, 2)
 
 

@@ -161,3 +161,19 @@ def test_only_differences_of_time_matter() -> None:
 
 def test_tables_are_rounded_once_from_float64() -> None:
     assert torch.equal(table_of((30, 2, 2), 900, torch.float32), table_of((30, 2, 2), 900).float())
+
+
+@pytest.mark.parametrize("around", [True, False])
+def test_narrow_attention_on_a_cpu_learns_by_float32s_kernel(around: bool) -> None:
+    """Its answer and gradients are those of float32, rounded; autocast around it changes nothing."""
+    generator = torch.Generator().manual_seed(0)
+    narrow = [torch.randn(2, 12, 2, 8, generator=generator).bfloat16().requires_grad_() for _ in range(3)]
+    wide = [each.detach().float().requires_grad_() for each in narrow]
+    with torch.autocast("cpu", torch.bfloat16, enabled=around):
+        found = dense(*narrow)
+    assert found.dtype == torch.bfloat16
+    whole = dense(*wide)
+    assert torch.equal(found, whole.bfloat16())
+    given = torch.randn(whole.shape, generator=generator).bfloat16()
+    mine, theirs = torch.autograd.grad(found, narrow, given), torch.autograd.grad(whole, wide, given.float())
+    assert all(torch.equal(a, b.bfloat16()) for a, b in zip(mine, theirs, strict=True))
