@@ -67,6 +67,7 @@ class Arm:
         along: whether the backbone learns along; only its states are measured then.
         asked: what is measured of it.
         halves: steps of both phases, where they are not those of the comparison.
+        apart: of both phases, (setting, value) that the comparison's are not.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Arm:
     then: Then = "nothing"
     along: bool = False
     halves: tuple[int, int] | None = None
+    apart: tuple[tuple[str, Any], ...] = ()
 
     @property
     def base(self) -> str:
@@ -146,7 +148,7 @@ def run(folder: Path, arm: Arm, seed: int) -> None:
     done = folder / "results" / f"{arm.name}_{seed}.json"
     if done.is_file():
         return
-    shared, steps, place = chain(folder, arm.world), arm.steps, {"loop.seed": seed, **WINDOWS[arm.history]}
+    shared, steps, place = chain(folder, arm.world), arm.steps, {"loop.seed": seed, **WINDOWS[arm.history], **dict(arm.apart)}
     first, base, out = (folder / name for name in (f"first_{arm.base}_{seed}", f"{arm.base}_{seed}", f"{arm.name}_{seed}"))
     shared.model(first, shared.world, arm.history, arm.cond_noise, seed)
     spent = [shared.train(base, first, "decoder", steps[0], place)]
@@ -291,8 +293,7 @@ def processor() -> str:
 
 def wanted(words: list[str]) -> Iterator[tuple[Arm, int]]:
     """ARM:SEED, or all."""
-    everything = [f"{name}:{seed}" for seed in SEEDS for name in ARMS if not ARMS[name].halves]
-    for word in words or ["long_plain:0", "long:0", *everything]:
+    for word in words or [f"{name}:{seed}" for seed in SEEDS for name in sorted(ARMS, key=lambda name: ARMS[name].halves is None)]:
         name, _, seed = word.partition(":")
         if name not in ARMS:
             raise SystemExit(f"there is no arm {name!r}; there are {', '.join(ARMS)}")

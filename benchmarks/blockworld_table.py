@@ -195,9 +195,13 @@ def lines(made: Mapping[str, Any]) -> list[str]:
 
 
 def figures(made: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
-    """For the JSON line: the long run's targets, each ordering (met: better in every seed), and whether the results are of this code."""
+    """For the JSON line: the long runs' targets (means over seeds), each ordering (met: better in every seed), whether the results are of this code."""
     runs = [] if made is None else made["runs"]
-    long, contact = (next((run for run in runs if run["arm"] == arm), {}) for arm in ("long_plain", "long"))
+
+    def mean(arm: str, path: str) -> float | None:
+        """Over an arm's seeds."""
+        found = by_seed(runs, arm, at(path)).values()
+        return statistics.mean(found) if found else None
 
     def figure(number: float | None, target: float, met: Callable[[float], bool]) -> dict[str, Any]:
         return {"value": None if number is None else round(number, 4), "target": target, "met": None if number is None else met(number)}
@@ -213,15 +217,20 @@ def figures(made: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
         firsts = {(ARMS[run["arm"]].base, run["seed"]): run["cpu_s"][0] for run in runs}
         return float(sum(firsts.values()) + sum(sum(run["cpu_s"][1:]) + run["measured_cpu_s"] for run in runs) + sum(made["taught_cpu_s"].values())) / 60
 
-    model, chance = at("planning.model")(long), at("planning.random")(long)
+    def most(arm: str) -> float | None:
+        """CPU-minutes of the seed that took most."""
+        return max((minutes(run) for run in runs if run["arm"] == arm), default=None)
+
+    first, tenth = "horizon.fidelity.obeyed_R.0", "horizon.fidelity.obeyed_R.9"
+    model, chance = mean("long_plain", "planning.model"), mean("long_plain", "planning.random")
     arms = [minutes(run) for run in runs if not ARMS[run["arm"]].halves]
     found = {
-        "fidelity_step_1": figure(at("horizon.fidelity.obeyed_R.0")(long), TARGET_FIRST, lambda v: v >= TARGET_FIRST),
-        "fidelity_step_10": figure(at("horizon.fidelity.obeyed_R.9")(long), TARGET_TENTH, lambda v: v >= TARGET_TENTH),
-        "contact_fidelity_step_1": figure(at("horizon.fidelity.obeyed_R.0")(contact), TARGET_FIRST, lambda v: v >= TARGET_FIRST),
-        "contact_fidelity_step_10": figure(at("horizon.fidelity.obeyed_R.9")(contact), TARGET_TENTH, lambda v: v >= TARGET_TENTH),
-        "long_run_cpu_minutes": figure(minutes(long) if long else None, LONG_MINUTES, lambda v: v <= LONG_MINUTES),
-        "contact_run_cpu_minutes": figure(minutes(contact) if contact else None, LONG_MINUTES, lambda v: v <= LONG_MINUTES),
+        "fidelity_step_1": figure(mean("long_plain", first), TARGET_FIRST, lambda v: v >= TARGET_FIRST),
+        "fidelity_step_10": figure(mean("long_plain", tenth), TARGET_TENTH, lambda v: v >= TARGET_TENTH),
+        "contact_fidelity_step_1": figure(mean("long", first), TARGET_FIRST, lambda v: v >= TARGET_FIRST),
+        "contact_fidelity_step_10": figure(mean("long", tenth), TARGET_TENTH, lambda v: v >= TARGET_TENTH),
+        "long_run_cpu_minutes": figure(most("long_plain"), LONG_MINUTES, lambda v: v <= LONG_MINUTES),
+        "contact_run_cpu_minutes": figure(most("long"), LONG_MINUTES, lambda v: v <= LONG_MINUTES),
         "all_runs_cpu_minutes": figure(in_all() if runs else None, ALL_MINUTES, lambda v: v <= ALL_MINUTES),
         "longest_arm_cpu_minutes": figure(max(arms) if arms else None, ARM_MINUTES, lambda v: v <= ARM_MINUTES),
         "planning_model_less_random": figure(None if model is None or chance is None else model - chance, 0.0, lambda v: v > 0),

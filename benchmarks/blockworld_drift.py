@@ -1,0 +1,104 @@
+"""What adds up to px over many rounds: how far off each single action leaves a pushed block, and one that was to stay, by the runs of `blockworld_runs.py`.
+
+    python benchmarks/blockworld_drift.py [--folder F] [--stories N] [--steps N]
+
+Two blocks, under way where chunks meet (*midway*), 20 rounds. An action is judged from where the blocks were seen before it, so that what came before does
+not count; it is right if its block is nowhere further off than the third of a push that `block_fidelity.NEAR` allows, and only right ones have their px
+told. The last line is one JSON object, without targets: this explains, and promises nothing. The models must be there: they are not committed.
+"""
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from blockworld_measures import GUIDANCE, STEPS, WORLDS, deaf_to_states
+from blockworld_runs import ARMS, LONG_ROUNDS, SEEDS
+
+if TYPE_CHECKING:
+    from training.evaluation.block_fidelity import Predictor
+    from training.evaluation.blockworld import Episode
+
+WHAT = ("pushed_wrong", "pushed_px", "short_px", "still_wrong", "still_px")
+NAMES = ("swin_midway", "last_frame_midway", "swin_no_noise_midway")
+
+
+def offs(predict: "Predictor", story: "Episode") -> Iterator[tuple[str, "np.ndarray[Any, Any]"]]:
+    """("pushed" or "still", (along the push, across it) in px) of each block that is seen before and after an action; along and across of a still block
+    are those of the picture.
+    """
+    from training.evaluation.block_pictures import picture
+    from training.evaluation.block_reader import read
+    from training.evaluation.blockworld import after
+
+    world = story.world
+    film = predict(picture(world, story.positions_TN2[0], story.camera_T2[0]), story.words)
+    before = read(world, film[0])
+    for k, action in enumerate(story.actions[: -1 if world.lag_frames else None]):
+        then = read(world, film[(k + 1) * world.chunk_frames + world.lag_frames])
+        start, end, before = before.positions_N2(world), then.positions_N2(world), then
+        if start is None or end is None:
+            continue
+        goal = after(world, start, action)[-1]
+        for off, way in zip((end - goal) * world.size, (goal - start) * world.size, strict=True):
+            length = float(np.linalg.norm(way))
+            if length == 0:
+                yield "still", off
+            elif length > 0.75 * world.step * world.size:  # one that the rim holds back goes less far
+                yield "pushed", np.array([off @ way, off[0] * way[1] - off[1] * way[0]]) / length
+
+
+def summed(found: "list[tuple[str, np.ndarray[Any, Any]]]", most: float) -> dict[str, float]:
+    """The figures of one model."""
+    told: dict[str, float] = {}
+    for kind in ("pushed", "still"):
+        every = np.stack([off for name, off in found if name == kind])
+        right = every[np.linalg.norm(every, axis=1) <= most]
+        told |= {f"{kind}_wrong": 1 - len(right) / len(every), f"{kind}_px": float(np.sqrt((right**2).sum(1).mean()))}
+        if kind == "pushed":
+            told["short_px"] = -float(right[:, 0].mean())
+    return told
+
+
+def main() -> int:
+    """Prints the table and the figures."""
+    import torch
+
+    from training.evaluation.block_fidelity import NEAR
+    from training.evaluation.blockworld import episodes
+    from training.evaluation.predictors import predictor
+    from training.model.checkpoint import open_model
+    from training.sampling import Sampling
+
+    cli = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    cli.add_argument("--folder", type=Path, default=Path("blockworld-runs"))
+    cli.add_argument("--stories", type=int, default=12)
+    cli.add_argument("--steps", type=int, default=STEPS, help="denoising steps of a chunk")
+    given = cli.parse_args()
+    torch.set_num_threads(1)
+    world, found = WORLDS["midway"](), defaultdict[str, list[dict[str, float]]](list)
+    print(f"{given.stories} stories of {LONG_ROUNDS} rounds, {given.steps} denoising steps; px of {world.size}, root of the mean square, one action each")
+    print(f"{'arm, seed':<24}{'pushed: wrong':>14}{'px':>6}{'short by':>10}{'still: wrong':>14}{'px':>6}")
+    for name in NAMES:
+        for seed in SEEDS:
+            model = given.folder / f"{ARMS[name].base}_{seed}" / "model"
+            if not model.is_dir():
+                print(f"{name} {seed}: not there: python benchmarks/blockworld_runs.py run {name}:{seed}")
+                continue
+            predict = predictor(deaf_to_states(open_model(model).eval()), world, Sampling(steps=given.steps, guidance=GUIDANCE, seed=seed))
+            stories = episodes(world, LONG_ROUNDS, 100 + seed, given.stories, "unseen")
+            told = summed([off for story in stories for off in offs(predict, story)], NEAR * world.step * world.size)
+            found[name].append(told)
+            cells = zip((14, 6, 10, 14, 6), (3, 2, 2, 3, 2), (told[what] for what in WHAT), strict=True)
+            print(f"{name + ' ' + str(seed):<24}" + "".join(f"{value:>{width}.{digits}f}" for width, digits, value in cells), flush=True)
+    means = {f"{name}: {what}": float(np.mean([each[what] for each in found[name]])) if found[name] else None for name in NAMES for what in WHAT}
+    print(json.dumps({name: {"value": None if value is None else round(value, 3), "target": None, "met": None} for name, value in means.items()}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
