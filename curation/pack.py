@@ -82,26 +82,11 @@ def pack(
     files = {name: parquet_bytes(table) for name, table in tables.items()}
     shas = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     pack_id = digest({"request": request, "summary": dict(summary or {}), "files": shas, "schema": schema()})[:12]
-    frozen = {
-        "request": request,
-        "pack": pack_id,
-        "plan": plan.model_dump(),
-        "segments": [{"id": s.id, "sha256": s.sha256} for s in ledger.segments],
-        "shards": [{"name": s.name, "split": s.split, "clips": list(s.clip_ids)} for s in shards],
-    }
-    text = (json.dumps(frozen, indent=1, sort_keys=True) + "\n").encode()
-    if out.size(PACK_PLAN) is None or out.read(PACK_PLAN) != text:
-        out.replace(PACK_PLAN, text)
+    _freeze(ledger, request, pack_id, plan, shards)
     manifest = published(out, pack_id)
     if manifest is None:
-        measured = [name for name in score_names(clips) if all(row[name] is not None for row in rows.values())]
         folder = Folder(out, f"{PACKS}/{pack_id}")
-        build = Build(ledger, folder, plan.thresholds, measured, _provenance_names(ledger.videos(), clips), published_columns(clips).schema)
-        try:
-            listed = [build.shard(shard, [rows[clip] for clip in shard.clip_ids]) for shard in shards]
-        except DamagedSegment as error:
-            discard(out, error.segment)
-            raise
+        listed = _built(ledger, folder, plan, rows, shards)
         manifest = _manifest(plan, pack_id, rows, listed, dict(summary or {}))
         manifest["splits"] = {split: folder.index(split, listed) for split in SPLITS}
         manifest["files"] = {name: folder.file(f"{name}.parquet", files[name], tables[name].num_rows) for name in sorted(files)}
@@ -130,6 +115,36 @@ def _frozen(ledger: FrozenLedger, request: str) -> FrozenLedger:
     if before["request"] != request or not set(ids) <= {segment.id for segment in ledger.segments}:
         return ledger
     return FrozenLedger.read(ledger.out, only=ids)
+
+
+def _freeze(ledger: FrozenLedger, request: str, pack_id: str, plan: PackPlan, shards: Sequence[Contents]) -> None:
+    """Writes down what this pack is of, for `_frozen` of a later attempt."""
+    frozen = {
+        "request": request,
+        "pack": pack_id,
+        "plan": plan.model_dump(),
+        "segments": [{"id": s.id, "sha256": s.sha256} for s in ledger.segments],
+        "shards": [{"name": s.name, "split": s.split, "clips": list(s.clip_ids)} for s in shards],
+    }
+    text = (json.dumps(frozen, indent=1, sort_keys=True) + "\n").encode()
+    if ledger.out.size(PACK_PLAN) is None or ledger.out.read(PACK_PLAN) != text:
+        ledger.out.replace(PACK_PLAN, text)
+
+
+def _built(ledger: FrozenLedger, folder: Folder, plan: PackPlan, rows: Mapping[str, Mapping[str, Any]], shards: Sequence[Contents]) -> list[dict[str, Any]]:
+    """Writes the shards into the pack's folder; what the manifest says of each.
+
+    Raises:
+        DamagedSegment: as `pack`.
+    """
+    clips = ledger.clips()
+    measured = [name for name in score_names(clips) if all(row[name] is not None for row in rows.values())]
+    build = Build(ledger, folder, plan.thresholds, measured, _provenance_names(ledger.videos(), clips), published_columns(clips).schema)
+    try:
+        return [build.shard(shard, [rows[clip] for clip in shard.clip_ids]) for shard in shards]
+    except DamagedSegment as error:
+        discard(ledger.out, error.segment)
+        raise
 
 
 def _kept_rows(ledger: FrozenLedger, clips: pa.Table, kept: Sequence[str]) -> dict[str, dict[str, Any]]:

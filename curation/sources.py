@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -276,28 +275,3 @@ def mark_duplicates(table: pa.Table) -> pa.Table:
         column = pc.if_else(twin, value, table[name])
         table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
     return table
-
-
-def check_output(out: str, inputs: Sequence[str]) -> None:
-    """Refuses an output that a scan of the inputs would read.
-
-    Raises:
-        ValueError: `out` is an input, or lies inside an input folder or under a pattern that crosses folders.
-    """
-    place = _place(out)
-    for given in inputs:
-        wild = WILD.search(given)
-        base = _place(given[: wild.start()].rpartition("/")[0] or "." if wild else given)
-        deep = not wild or "**" in given
-        if place == _place(given) or (deep and (place + "/").startswith(base.rstrip("/") + "/")):
-            raise ValueError(f"the output {out!r} lies inside the input {given!r}: the next run would read its own shards; choose a folder beside it")
-
-
-def plan_inputs(inputs: Sequence[str]) -> list[str]:
-    """The inputs as a plan records them: absolute, each once, sorted; the order they were given in changes nothing."""
-    return sorted({given.rstrip("/") if local_path(given) is None else uri_of(local_path(given) or "") for given in inputs})
-
-
-def _place(uri: str) -> str:
-    path = local_path(uri)
-    return uri.rstrip("/") if path is None else str(Path(path).resolve())

@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 
@@ -65,3 +67,28 @@ def target_of(value: Any, folder: str) -> tuple[str | None, str]:
         return None, wrong
     path = local_path(value.replace("://localhost/", ":///", 1))
     return (value if path is None else uri_of(path)), ""
+
+
+def check_output(out: str, inputs: Sequence[str]) -> None:
+    """Refuses an output that a scan of the inputs would read.
+
+    Raises:
+        ValueError: `out` is an input, or lies inside an input folder or under a pattern that crosses folders.
+    """
+    place = _place(out)
+    for given in inputs:
+        wild = WILD.search(given)
+        base = _place(given[: wild.start()].rpartition("/")[0] or "." if wild else given)
+        deep = not wild or "**" in given
+        if place == _place(given) or (deep and (place + "/").startswith(base.rstrip("/") + "/")):
+            raise ValueError(f"the output {out!r} lies inside the input {given!r}: the next run would read its own shards; choose a folder beside it")
+
+
+def plan_inputs(inputs: Sequence[str]) -> list[str]:
+    """The inputs as a plan records them: absolute, each once, sorted; the order they were given in changes nothing."""
+    return sorted({given.rstrip("/") if local_path(given) is None else uri_of(local_path(given) or "") for given in inputs})
+
+
+def _place(uri: str) -> str:
+    path = local_path(uri)
+    return uri.rstrip("/") if path is None else str(Path(path).resolve())

@@ -29,7 +29,8 @@ def curate(
         ValueError: inputs, recipe or output are at fault (exit code 2); see `pipelines.run.guarded` for the others.
     """
     from curation.ledger import FrozenLedger, Tail
-    from curation.sources import check_output, find, video_table
+    from curation.sources import find, video_table
+    from curation.uris import check_output
     from pipelines import backlog, cluster, preflight, publish, run, stream
     from pipelines.progress import Progress, shown
 

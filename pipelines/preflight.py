@@ -54,7 +54,8 @@ def dry_run(inputs: Sequence[str], out: str, recipe: Recipe, cpus: int | None) -
     from rich.table import Table
 
     from curation.ledger import FrozenLedger
-    from curation.sources import check_output, find, video_table
+    from curation.sources import find, video_table
+    from curation.uris import check_output
     from pipelines.backlog import look
 
     sources = find(inputs, recipe.sources)

@@ -54,7 +54,7 @@ class Run:
 
 def plan_of(recipe: Recipe, inputs: list[str]) -> dict[str, Any]:
     """The plan: what decides which rows the ledger gets. Thresholds and cluster resources are no part of it."""
-    from curation.sources import plan_inputs
+    from curation.uris import plan_inputs
 
     return {"code": __version__, "inputs": plan_inputs(inputs), "settings": recipe.plan_settings()}
 

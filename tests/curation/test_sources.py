@@ -12,8 +12,8 @@ import pytest
 
 from curation.clips import clip_schema
 from curation.opening import content_id
-from curation.sources import SourceErrors, SourcesConfig, check_output, find, identify, mark_duplicates, plan_inputs, video_table
-from curation.uris import glob_regex, local_path, uri_of
+from curation.sources import SourceErrors, SourcesConfig, find, identify, mark_duplicates, video_table
+from curation.uris import check_output, glob_regex, local_path, plan_inputs, uri_of
 
 
 def put(path: Path, content: bytes = b"x") -> Path:
