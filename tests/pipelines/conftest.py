@@ -1,7 +1,10 @@
-"""Videos for whole runs, made here, so that what should become of each is known by construction."""
+"""Videos for whole runs, made here, so that what should become of each is known by construction; a debug model; a cluster that stands by itself."""
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -107,3 +110,22 @@ def debug_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_model(folder / "model", world())
     Image.fromarray(picture(height=90, width=120)).save(folder / "image.png")
     return folder
+
+
+#: A node of `standing`: room for one worker.
+NODE = {"num_cpus": 1, "object_store_memory": 128 << 20}
+
+
+@pytest.fixture
+def standing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A cluster of one node, in a folder of its own, which RAY_ADDRESS names; whoever drives it is another process, and may die."""
+    from ray.cluster_utils import Cluster
+
+    folder = tempfile.mkdtemp(prefix="pan", dir="/tmp")  # its socket paths must stay short
+    for name, value in {"RAY_TMPDIR": folder, "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(Path(__file__).parents[2])}.items():
+        monkeypatch.setenv(name, value)
+    made = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
+    monkeypatch.setenv("RAY_ADDRESS", made.address)
+    yield made
+    made.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,12 +1,10 @@
 """An elastic `pan train`: a node joins its cluster and leaves it again while it trains, and no sample is lost or learnt from twice."""
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import pytest
 
 from pipelines.exits import Exit
+from tests.pipelines.conftest import NODE
 from tests.training.data import made_clips
 from tests.training.data.made_latents import encode
 from training.data.index import Index
@@ -24,7 +23,6 @@ from training.seen import read_seen
 from training.snapshots import committed
 
 SAMPLES, EPOCHS = 12, 2
-NODE = {"num_cpus": 1, "object_store_memory": 128 << 20}  # room for one worker
 
 # As `pan train`, but Ray looks each second, not each 20, at which nodes its cluster has.
 DRIVER = """
@@ -48,21 +46,6 @@ PACE = {
 }
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A cluster with room for one worker, in a folder of its own, which RAY_ADDRESS names; its driver is another process."""
-    from ray.cluster_utils import Cluster
-
-    folder = tempfile.mkdtemp(prefix="pan", dir="/tmp")  # its socket paths must stay short
-    for name, value in {"RAY_TMPDIR": folder, "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(Path(__file__).parents[2])}.items():
-        monkeypatch.setenv(name, value)
-    made = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
-    monkeypatch.setenv("RAY_ADDRESS", made.address)
-    yield made
-    made.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 def waited_for(true: Callable[[], bool], run: subprocess.Popen[bytes]) -> None:
     """Returns as soon as it is true; the run must go on until then."""
     until = time.monotonic() + 200
@@ -80,7 +63,7 @@ def worlds(out: Path) -> list[int]:
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_run_grows_and_shrinks_while_it_runs(cluster: Any, tmp_path: Path) -> None:
+def test_a_run_grows_and_shrinks_while_it_runs(standing: Any, tmp_path: Path) -> None:
     model, clips, latents, out = (tmp_path / name for name in ("debug", "clips", "latents", "run"))
     save_model(model, init_model(SPECS["debug"], seed=3))
     made_clips.published(clips, [made_clips.clip(tmp_path, video, 1, width=64) for video in range(SAMPLES)])
@@ -91,9 +74,9 @@ def test_a_run_grows_and_shrinks_while_it_runs(cluster: Any, tmp_path: Path) -> 
     run = subprocess.Popen([sys.executable, "-c", DRIVER, *given], env=os.environ | PACE)
     try:
         waited_for(lambda: worlds(out) == [1], run)
-        node = cluster.add_node(**NODE)
+        node = standing.add_node(**NODE)
         waited_for(lambda: worlds(out) == [1, 2], run)
-        cluster.remove_node(node)
+        standing.remove_node(node)
         assert run.wait(300) == Exit.COMPLETE
     finally:
         run.kill()
