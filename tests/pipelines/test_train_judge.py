@@ -1,5 +1,9 @@
 """Training the judge, without a model: the split by source, label weights, the schedule, calibration, figures with intervals; and the user's mistakes."""
 
+import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -97,3 +101,30 @@ def test_a_users_mistake_ends_with_2_and_a_line(tmp_path: Path, capsys: pytest.C
     assert main([str(path), "--out", str(tmp_path / "out"), *options]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+# A trainer whose fit has begun, and is told to stop.
+STOPPED = """
+import os, signal, sys, time
+from pipelines import cluster, train_judge
+
+class Trainer:
+    def fit(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(600)
+
+cluster.connect = lambda cpus: None
+train_judge.read_labels = lambda path, names: []
+train_judge.train = lambda job, out: cluster.fitted(Trainer())
+sys.exit(train_judge.main(sys.argv[1:]))
+"""
+
+
+def test_ctrl_c_ends_a_training_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
+    given = ["a b.jsonl", "--out", str(tmp_path / "out"), "--set", "vlm.model=m", "--train", "epochs=3"]
+    told = subprocess.run([sys.executable, "-c", STOPPED, *given], capture_output=True, text=True, timeout=120, check=False)
+    assert told.returncode == 75, told.stderr
+    left = json.loads((tmp_path / "out" / "_run" / "exit.json").read_text("utf-8"))
+    again = shlex.split(left["resume_command"])
+    assert (left["name"], again[3:6]) == ("interrupted", given[:3])
+    assert {"--recipe", "pan", "vlm.model=m", "epochs=3"} <= set(again)
