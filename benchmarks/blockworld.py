@@ -1,6 +1,6 @@
 """World models in the block world: obedience, drift, picture quality and smooth joins on unseen layouts, and planning; beside the truth and a copy.
 
-    python benchmarks/blockworld.py [--model FOLDER] [--world FOLDER] [--stories N] [--rounds N] [--tasks N] [--steps N]
+    python benchmarks/blockworld.py [--model FOLDER] [--world FOLDER] [--stories N] [--rounds N] [--tasks N] [--steps N] [--guidance G]
 
 Without --model it prints the committed results of `blockworld_runs.py` (PAN against what it could do without, three seeds; says when the code has changed
 since), and measures the bounds: the true simulator, and a film in which nothing ever changes.
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+from blockworld_measures import GUIDANCE, STEPS
 from blockworld_table import TARGET_FIRST, TARGET_TENTH, results
 from blockworld_table import figures as committed_figures
 from blockworld_table import lines as committed_lines
@@ -47,7 +48,8 @@ def main() -> int:
     cli.add_argument("--stories", type=int, default=20)
     cli.add_argument("--rounds", type=int, default=10)
     cli.add_argument("--tasks", type=int, default=10)
-    cli.add_argument("--steps", type=int, default=20)
+    cli.add_argument("--steps", type=int, default=STEPS, help="denoising steps of a chunk")
+    cli.add_argument("--guidance", type=float, default=GUIDANCE)
     given = cli.parse_args()
     cv2.setNumThreads(1)
     model = opened(given.model) if given.model else None
@@ -55,7 +57,7 @@ def main() -> int:
     if model is not None:
         chunks = model.spec.chunks
         world = replace(world, chunk_frames=chunks.chunk_frames, fps=chunks.fps, size=model.spec.height)
-    arms = [measured(name, world, predict, given) for name, predict in predictors(world, model, given.steps).items()]
+    arms = [measured(name, world, predict, given) for name, predict in predictors(world, model, given.steps, given.guidance).items()]
     print(f"{given.stories} unseen layouts, {given.rounds} rounds of {world.chunk_frames} frames, {world.blocks} blocks, {world.size} px")
     print(table(arms, guessed(world, given)))
     found = figures(arms, given.rounds)
@@ -74,15 +76,16 @@ def opened(folder: Path) -> Any:
     return open_model(folder, "cpu").eval()
 
 
-def predictors(world: World, model: Any, steps: int) -> dict[str, Predictor]:
+def predictors(world: World, model: Any, steps: int, guidance: float) -> dict[str, Predictor]:
     """What is compared."""
     found = {"true simulator": simulator(world), "copy of the first frame": copy_of_start(world)}
     if model is not None:
         from training.evaluation.predictors import predictor
         from training.sampling import Sampling
 
-        found["the model"] = predictor(model, world, Sampling(steps=steps))
-        found["the model, told nothing"] = predictor(model, world, Sampling(steps=steps), actions_told=False)
+        sampling = Sampling(steps=steps, guidance=guidance)
+        found["the model"] = predictor(model, world, sampling)
+        found["the model, told nothing"] = predictor(model, world, sampling, actions_told=False)
     return found
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/blockworld_runs.py prepare [--folder F]            films, curation, autoencoder, latents: once, shared by all
     python benchmarks/blockworld_runs.py run [--folder F] [ARM:SEED ...]  trains and measures what is not done yet, one after the other; all by default
-    python benchmarks/blockworld_runs.py confirm [--folder F]            after a change of code: keeps an arm's rows, if one made anew came out the same
+    python benchmarks/blockworld_runs.py confirm [--folder F]            after a change of code: keeps rows, if one of their kind made anew came out the same
     python benchmarks/blockworld_runs.py collect [--folder F]            writes the results, with the hash of the code, to benchmarks/results/blockworld.json
 
 A run that was killed is taken up at its last checkpoint; several processes may run different arms beside one another (one thread each).
@@ -93,6 +93,11 @@ class Arm:
         return f"{self.name}_decoder" if self.halves else f"{self.world}_{self.history}_{self.cond_noise:g}"
 
     @property
+    def kind(self) -> tuple[str, str, bool]:
+        """What decides which code trains it: the window, the second half, and whether the backbone learns along."""
+        return self.history, self.then, self.along
+
+    @property
     def steps(self) -> tuple[int, int]:
         """Of the first phase and of the second."""
         if self.halves:
@@ -171,6 +176,8 @@ def run(folder: Path, arm: Arm, seed: int) -> None:
         "measured_cpu_s": round(time.process_time() - began, 1),
         **found,
     }
+    if code_hash(arm) != CODE[arm.name]:
+        raise SystemExit(f"the code has changed since {arm.name} was begun: nothing is written; run it again")
     done.parent.mkdir(exist_ok=True)
     part = done.with_suffix(".part")
     part.write_text(json.dumps(row, indent=1) + "\n", "utf-8")
@@ -178,26 +185,20 @@ def run(folder: Path, arm: Arm, seed: int) -> None:
     print(f"{arm.name} {seed}: {spent} s, obeyed {row.get('horizon', {}).get('fidelity', {}).get('obeyed_R')}", flush=True)
 
 
-#: Of `training/`: what tells, plans and keeps, and takes no part in a run's arithmetic; held-out samples are not looked at in these runs.
-TELLS = ("curves", "footprint", "held", "meter", "operations", "planner", "seen", "session_file", "snapshots", "tensorboard", "trackers", "validation")
-
-
 def code_hash(arm: Arm) -> str:
     """Sixteen hex digits of the code that trains and measures an arm, and of the arm's settings: what its result depends on beside what was prepared.
 
     Of that (films, clips, autoencoder, backbone, latents) `collect` writes the hashes: it may be of an earlier day.
     """
-    told = hashlib.sha256()
-    files = (ROOT / name for name in ("pipelines/block_chain.py", "benchmarks/blockworld_measures.py"))
-    computing = (file for file in (ROOT / "training").rglob("*.py") if file.parent.name != "training" or file.stem not in TELLS)
-    for file in sorted([*computing, *files]):
-        told.update(f"{file.relative_to(ROOT)}\n".encode() + file.read_bytes())
+    from pipelines.block_chain import code
+
+    told = hashlib.sha256(code().encode() + (ROOT / "benchmarks" / "blockworld_measures.py").read_bytes())
     told.update(json.dumps([asdict(arm), arm.steps, WINDOWS[arm.history], LATER, ALONG, FILMS[arm.world]]).encode())
     told.update("".join(inspect.getsource(what) for what in (run, chain, of_world, prepare)).encode())
     return told.hexdigest()[:16]
 
 
-#: Read when the process begins: what is computed is this code's, whatever is written meanwhile.
+#: Read when the process begins, and again before a row is written: much is imported late.
 CODE = {name: code_hash(arm) for name, arm in ARMS.items()}
 
 
@@ -206,24 +207,27 @@ MADE = ("code", "cpu_s", "measured_cpu_s", "same_as_before")
 
 
 def confirm(folder: Path) -> None:
-    """Gives an arm's rows that older code has made the present hash, if the row of a seed was trained anew and is the committed one's to the last digit.
+    """Gives rows that older code has made the present hash, if a row of the same kind was trained anew and is the committed one's to the last digit.
 
-    All that a row says is compared, some hundred floats after thousands of steps: a change that touched training or measuring would show. Such rows say so.
+    All that a row says is compared, some hundred floats after thousands of steps: a change that touched what these arms share, of training or measuring,
+    would show. What an arm of the kind has for itself, such as a moving average or another world, is not looked at; rows that were kept say by which.
     A row counts as made anew if all its steps were: its runs' folders are to be removed before.
     """
     before = {(row["arm"], row["seed"]): row for row in json.loads(RESULTS.read_text("utf-8"))["runs"]}
     rows = {file: json.loads(file.read_text("utf-8")) for file in sorted((folder / "results").glob("*.json"))}
-    for name in ARMS:
-        mine = {file: row for file, row in rows.items() if row["arm"] == name}
-        fresh = [row for row in mine.values() if row["code"] == CODE[name] and "same_as_before" not in row]
-        again = [row for row in fresh if (old := before.get((name, row["seed"]))) and old["code"] != row["code"] and outcome(old) == outcome(row)]
+    for kind in dict.fromkeys(arm.kind for arm in ARMS.values()):
+        mine = {file: row for file, row in rows.items() if ARMS[row["arm"]].kind == kind}
+        fresh = [row for row in mine.values() if row["code"] == CODE[row["arm"]] and "same_as_before" not in row]
+        again = [row for row in fresh if (old := before.get((row["arm"], row["seed"]))) and old["code"] != row["code"] and outcome(old) == outcome(row)]
+        names = ", ".join(sorted({row["arm"] for row in mine.values()}))
         if len(again) < len(fresh) or not again:
-            print(f"{name}: nothing to go by" if not fresh else f"{name}: {len(fresh) - len(again)} of {len(fresh)} new rows are not as before")
+            print(f"{names}: nothing to go by" if not fresh else f"{names}: {len(fresh) - len(again)} of {len(fresh)} new rows are not as before")
             continue
+        by = [f"{row['arm']} {row['seed']}" for row in again]
         for file, row in mine.items():
-            if row["code"] != CODE[name]:
-                file.write_text(json.dumps(row | {"code": CODE[name], "same_as_before": [each["seed"] for each in again]}, indent=1) + "\n", "utf-8")
-                print(f"{name} {row['seed']}: as before, by seed {', '.join(str(each['seed']) for each in again)}")
+            if row["code"] != CODE[row["arm"]]:
+                file.write_text(json.dumps(row | {"code": CODE[row["arm"]], "same_as_before": by}, indent=1) + "\n", "utf-8")
+                print(f"{row['arm']} {row['seed']}: as before, by {', '.join(by)}")
 
 
 def outcome(row: dict[str, Any]) -> dict[str, Any]:

@@ -52,13 +52,10 @@ class Spans(Meter):
     spans: list[tuple[str, Span]] = field(default_factory=list)
 
     def spent(self, part: str, seconds: float) -> None:
-        """A part that has just ended; a backward's forward is told with it, and ended where it began."""
+        """A part that has just ended."""
         super().spent(part, seconds)
         end = time.perf_counter()
         self.spans.append((part, (end - seconds, end)))
-        if part == "backward" and len(self.spans) > 1 and self.spans[-2][0] == "forward":
-            (_, (begin, ended)), middle = self.spans[-2], end - seconds
-            self.spans[-2] = ("forward", (middle - (ended - begin), middle))
 
 
 def split(parts: Sequence[tuple[str, Span]], collectives: Sequence[Span], whole_s: float) -> dict[str, float]:
@@ -121,8 +118,9 @@ def corpus(folder: Path, clips: int) -> None:
 
 def endless(trainer: Trainer) -> Iterator[Any]:
     """A step's batches, epoch after epoch, as the trainer takes them: its meter is told the wait."""
+    begun = trainer.step
     while True:
-        yield from trainer._taken(trainer.step)
+        yield from trainer._taken(begun)
 
 
 def measured(folder: Path, phase: str, axes: dict[str, int], given: argparse.Namespace) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Block chain: from nothing to a model that was trained on the block world: films, curation, autoencoder, latents, phases; each step is done once."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
     from training.evaluation.blockworld import World
     from training.model.spec import ModelSpec, VaeSpec
 
-DONE = "done.json"
+DONE, ASKED = "done.json", "asked.json"
+ROOT = Path(__file__).resolve().parents[1]
+#: Of `training/`: what tells, plans and keeps, and takes no part in a run's arithmetic; held-out samples are not looked at in these runs.
+TELLS = (
+    *("claim", "curves", "footprint", "held", "meter", "operations", "planner", "seen", "session_file", "snapshots", "tensorboard", "trackers"),
+    "validation",
+)
 #: What every arm of a comparison shares: the corpus, the latents, the autoencoder, the backbone.
 CLIPS, LATENTS, VAE, BACKBONE, FIRST = "clips", "latents", "autoencoder.pt", "backbone.pt", "first"
 #: Of the stories that the backbone is taught with: not the corpus' own.
@@ -138,17 +145,58 @@ class Chain:
         """Trains a phase in this process, unless it is done; returns the CPU-seconds of its steps, without those of the process that reads for it.
 
         Of a run that was taken up they are those of its last attempt, for all steps in proportion: what was killed has told nobody its time.
+
+        Raises:
+            OtherRun: what is there was asked for otherwise, or of other code; or the code changed meanwhile.
         """
         from training.run import SNAPSHOTS, Places, RunSettings, train
         from training.snapshots import committed
 
+        claim(out, {"phase": phase, "steps": steps, "changes": dict(changes or {}), "code": code()})
         done, there = out / DONE, committed(out / SNAPSHOTS)
         if not done.is_file():
             begun, began = there[-1].step if there else 0, time.process_time()
             train(Places(shards=str(self.folder / LATENTS), model=model, out=out), RunSettings(**settings(phase, steps, changes or {})))
             seconds = (time.process_time() - began) * steps / max(1, steps - begun)
+            if code() != json.loads((out / ASKED).read_text("utf-8"))["code"]:  # what is imported late, or by a process that reads, may be of either
+                raise OtherRun(f"{out}: the code of training/ changed while it was trained; remove it, and train it again")
             done.write_text(json.dumps({"cpu_s": seconds, "steps": steps, "taken_up_at": begun}) + "\n", "utf-8")
         return float(json.loads(done.read_text("utf-8"))["cpu_s"])
+
+
+class OtherRun(ValueError):
+    """What was trained is not what was asked for."""
+
+
+def claim(out: Path, asked: Mapping[str, Any]) -> None:
+    """Notes in `out` what is asked of it, before it is trained; or finds that it is the same as was.
+
+    Raises:
+        OtherRun: it is not, or nobody noted it.
+    """
+    file, mine = out / ASKED, json.loads(json.dumps(asked))
+    if not file.is_file() and not out.is_dir():
+        out.mkdir(parents=True)
+        part = file.with_name(f".{ASKED}")
+        part.write_text(json.dumps(mine, indent=1) + "\n", "utf-8")
+        part.replace(file)
+    told = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    if differ := [name for name, value in mine.items() if told.get(name) != value]:
+        raise OtherRun(f"{out} was trained with other {' and '.join(differ)} than is asked for now; remove it, or give another folder")
+
+
+def code() -> str:
+    """Sixteen hex digits of what a training's arithmetic depends on, as it lies on the disk now."""
+    told = hashlib.sha256()
+    for file in computing():
+        told.update(f"{file.relative_to(ROOT)}\n".encode() + file.read_bytes())
+    return told.hexdigest()[:16]
+
+
+def computing() -> list[Path]:
+    """The files of that code."""
+    trains = (file for file in (ROOT / "training").rglob("*.py") if file.parent.name != "training" or file.stem not in TELLS)
+    return sorted([*trains, Path(__file__).resolve()])
 
 
 def spec_of(world: "World", vae: "VaeSpec", history: "History" = "swin", cond_noise: float = 0.055) -> "ModelSpec":

@@ -45,6 +45,9 @@ def command(
 ) -> int:
     """Train a small world model on coloured blocks that are pushed as words say, and film it obeying on a table that it has never seen."""
     from curation.lock import OutputLocked, hold
+    from curation.storage import Storage
+    from pipelines.block_chain import OtherRun
+    from pipelines.run import ended, interruptible
     from training.evaluation.blockworld import World
 
     world = World(blocks=2, contact=False, chunk_frames=4, fps=1.6)
@@ -53,13 +56,18 @@ def command(
     except ValueError as error:
         print(f"demo-world: {error}", file=sys.stderr)
         return Exit.USAGE
+    told = {"--films": films, "--steps": steps, "--stories": stories}
+    again = [sys.executable, "-m", "pipelines.demo_world", shlex.quote(str(out)), *(str(word) for pair in told.items() for word in pair)]
     try:
-        with hold(out):
+        with hold(out), interruptible(Storage.at(str(out)), again):
             made(out, world, films, steps, stories)
     except OutputLocked as error:
         print(f"demo-world: {error}", file=sys.stderr)
         return Exit.LOCKED
-    return Exit.COMPLETE
+    except OtherRun as error:
+        print(f"demo-world: {error}", file=sys.stderr)
+        return ended(str(out), Exit.USAGE, str(error), {}, again)
+    return ended(str(out), Exit.COMPLETE, "complete", {}, again)
 
 
 def made(out: Path, world: "World", films: int, steps: int, stories: int) -> None:

@@ -24,6 +24,7 @@ from pipelines.judge_model import JudgeModel, LoraConfig
 from pipelines.judge_worth import calibrated, evaluated, text
 
 PARTS = ("test", "calibration", "train")
+EVALUATION = "evaluation.json"
 
 
 class TrainJudge(Config):
@@ -247,7 +248,7 @@ def train(job: Job, out: Path) -> dict[str, Any]:
         "skipped": last["skipped"],
         "properties": evaluated(last["answered"]["test"], lines),
     }
-    (out / "evaluation.json").write_text(json.dumps(found, indent=1) + "\n")
+    (out / EVALUATION).write_text(json.dumps(found, indent=1) + "\n")
     return found
 
 
@@ -266,13 +267,15 @@ def run(
         list[str] | None, typer.Option("--train", help="KEY=VALUE of the training, such as epochs=2 or lora.rank=8; may be repeated.")
     ] = None,
     cpus: Annotated[int | None, typer.Option(help="Logical CPUs of a local Ray.")] = None,
-) -> Exit:
+) -> int:
     """Fine-tunes the content filter's model on labelled clips, split by source; writes adapter, calibration and figures."""
     from curation.storage import Storage
     from pipelines import cluster, strict_toml
-    from pipelines.run import interruptible
+    from pipelines.run import guarded, interruptible
 
-    try:
+    again = same(labels, out, {"--recipe": [name], "--set": sets or [], "--train": train_sets or [], "--cpus": [] if cpus is None else [str(cpus)]})
+
+    def trained(counts: dict[str, Any]) -> Exit:
         chosen = recipe.load(name, sets or [])
         if not chosen.vlm.model:
             raise ValueError("vlm.model is empty: name the model to be trained, with --set vlm.model=...")
@@ -280,14 +283,12 @@ def run(
         job = Job(settings, chosen.vlm.model_copy(update={"adapter": ""}), chosen, labels.parent.resolve(), tuple(read_labels(labels, PROPERTIES)))
         cluster.authenticate()
         cluster.connect(cpus)
-        again = same(labels, out, {"--recipe": [name], "--set": sets or [], "--train": train_sets or [], "--cpus": [] if cpus is None else [str(cpus)]})
         with interruptible(Storage.at(str(out)), again):
             found = train(job, out)
-    except ValueError as fault:
-        print(f"error: {fault}", file=sys.stderr)
-        return Exit.USAGE
-    print(text(found))
-    return Exit.COMPLETE
+        print(text(found))
+        return Exit.COMPLETE
+
+    return guarded(trained, str(out), again, ours=EVALUATION)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

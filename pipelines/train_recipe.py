@@ -75,7 +75,8 @@ def alone(recipe: TrainRecipe) -> TrainRecipe:
     """The recipe as one process takes it, which has no cluster: this machine's GPU, if there is one."""
     import torch
 
-    return recipe.model_copy(update={"workers": recipe.workers.model_copy(update={"gpus": float(torch.cuda.is_available())})})
+    mine = {"least": 1, "most": None, "gpus": float(torch.cuda.is_available())}
+    return recipe.model_copy(update={"workers": recipe.workers.model_copy(update=mine)})
 
 
 def miscounted(recipe: TrainRecipe) -> list[str]:

@@ -108,15 +108,17 @@ def test_rows_of_older_code_count_again_only_if_one_was_made_anew_and_came_out_t
     runs, (folder, committed) = importlib.import_module("blockworld_runs"), (tmp_path / "results", tmp_path / "blockworld.json")
     folder.mkdir()
     monkeypatch.setattr(runs, "RESULTS", committed)
-    committed.write_text(json.dumps({"runs": [made(arm, seed, 0.9) for arm in ("pan", "swin", "matching") for seed in (0, 1)]}), "utf-8")
-    anew = [made("pan", 0, 0.9, code=runs.CODE["pan"]) | {"cpu_s": [1.0, 2.0]}, made("swin", 0, 0.9 + 1e-15, code=runs.CODE["swin"])]
-    for row in (*anew, *(made(arm, 1, 0.9) for arm in ("pan", "swin", "matching"))):
+    arms = ("pan", "pan_named_once", "last_frame", "matching")
+    committed.write_text(json.dumps({"runs": [made(arm, seed, 0.9) for arm in arms for seed in (0, 1)]}), "utf-8")
+    anew = [made("pan", 0, 0.9, code=runs.CODE["pan"]) | {"cpu_s": [1.0, 2.0]}, made("last_frame", 0, 0.9 + 1e-15, code=runs.CODE["last_frame"])]
+    for row in (*anew, *(made(arm, 1, 0.9) for arm in arms)):
         (folder / f"{row['arm']}_{row['seed']}.json").write_text(json.dumps(row), "utf-8")
     runs.confirm(tmp_path)
-    found = {arm: json.loads((folder / f"{arm}_1.json").read_text("utf-8")) for arm in ("pan", "swin", "matching")}
-    assert (found["pan"]["code"], found["pan"]["same_as_before"]) == (runs.CODE["pan"], [0])
-    assert found["swin"]["code"] == "old"  # the last digit of one figure is another
-    assert found["matching"]["code"] == "old"  # nothing was made anew
+    found = {arm: json.loads((folder / f"{arm}_1.json").read_text("utf-8")) for arm in arms}
+    for arm in ("pan", "pan_named_once"):  # both have PAN's window, and its joint phase
+        assert (found[arm]["code"], found[arm]["same_as_before"]) == (runs.CODE[arm], ["pan 0"])
+    assert found["last_frame"]["code"] == "old"  # the last digit of one figure is another
+    assert found["matching"]["code"] == "old"  # nothing of its kind was made anew
     assert json.loads((folder / "pan_0.json").read_text("utf-8")) == anew[0]
 
 

@@ -4,7 +4,9 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -29,14 +31,21 @@ def test_communication_is_taken_out_of_the_parts_that_it_lies_in() -> None:
     assert tuple(found) == bench.PARTS
 
 
-def test_a_forward_ends_where_its_backward_begins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The trainer tells both at the end of the backward."""
-    meter, clock = bench.Spans(DEBUG.decoder), iter((10.0, 10.5))
-    monkeypatch.setattr(bench.time, "perf_counter", lambda: next(clock))
-    meter.spent("forward", 2.0)
-    meter.spent("backward", 3.0)
-    assert meter.spans == [("forward", (5.5, 7.5)), ("backward", (7.5, 10.5))]
-    assert meter.parts_s == {"forward": 2.0, "backward": 3.0}
+def test_the_first_wait_of_a_later_epoch_counts() -> None:
+    class Waits:
+        """A trainer that has taken five steps when it begins its second epoch."""
+
+        step, begun = 0, list[int]()
+
+        def _taken(self, begun: int) -> Iterator[int]:
+            self.begun.append(begun)
+            for _ in range(5):
+                self.step += 1
+                yield self.step
+
+    trainer = Waits()
+    assert list(islice(bench.endless(trainer), 12)) == list(range(1, 13))
+    assert trainer.begun == [0, 0, 0]  # only the wait for the very first batch, which the readers' start is part of, is left out
 
 
 def test_figures() -> None:

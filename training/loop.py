@@ -229,7 +229,7 @@ class Trainer:
         loop = self.settings.loop
         self.held.load_state_dict(self._held_start)
         with self._averaged():
-            found = validate(self.glp, self.phase, islice(self.held, loop.validation_batches), self.settings.loss, loop.seed, self.mesh, self.device)
+            found = validate(self.glp, self.phase, self.held, self.settings.loss, loop.seed, self.mesh, self.device)
         self.validation, self._validated_at = found.mean, self.step
         self._tell({"validation_loss": self.validation} | {f"validation_{name}": value for name, value in found.figures().items()}, "")
         return self.stopping.told(self.validation)

@@ -21,7 +21,9 @@ class LoopSettings(Config):
     seed: int = Field(0, ge=0, description="of the samples' order, the noise, and everything else that is drawn")
     log_every: int = Field(10, ge=1, description="steps between two lines of progress")
     validate_every: int = Field(500, ge=0, description="steps between two validations; 0: none")
-    validation_batches: int = Field(64, ge=1, description="a rank's batches of held-out windows in a validation; always the same ones")
+    validation_windows: int = Field(
+        256, ge=1, description="held-out windows in a validation, of all ranks together: always the same ones, under the same noise"
+    )
     patience: int = Field(0, ge=0, description="validations without a better one that end the run; 0: never. PAN stopped its second phase so")
     save_every: int = Field(500, ge=1, description="steps between two checkpoints")
     keep_last: int = Field(2, ge=1, description="of the newest checkpoints so many are kept, and the best one")

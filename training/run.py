@@ -1,7 +1,5 @@
 """Run: one rank of a phase's training, from folders to a trained model: what every worker of a cluster does."""
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -14,11 +12,12 @@ import torch
 from pydantic import Field
 
 from curation.config import Config
+from training.claim import claim
 from training.data.loader import Loader
 from training.leak import check_causal
 from training.loop import Trainer
 from training.loop_settings import LoopSettings, Settings
-from training.model.card import CARD, read_card, read_spec
+from training.model.card import read_card, read_spec
 from training.model.checkpoint import open_model, save_model
 from training.model.glp import GLP
 from training.model.parts import own_names
@@ -28,7 +27,7 @@ from training.phases import Phase, after, phase_named, prepare, read_history, wr
 from training.step import LossSettings
 from training.trackers import Service, Tracker, trackers
 
-SNAPSHOTS, MODEL, IDENTITY = "snapshots", "model", "run.json"
+SNAPSHOTS, MODEL = "snapshots", "model"
 
 
 class DataSettings(Config):
@@ -103,7 +102,8 @@ def train(places: Places, settings: RunSettings, *, device: str = "cpu", report:
     spec, history = read_spec(places.model), read_history(places.model)
     phase = phase_named(settings.phase, spec)
     mesh = world(settings.parallel, device.split(":")[0])
-    claim(places, settings)
+    asked = {"phase": settings.phase, "shards": places.shards, "seed": settings.loop.seed, "also": list(settings.also)}
+    claim(places.out, places.model, asked)
     cut = () if mesh.parameters is None else settings.parallel.roots
     glp = opened(places.model, phase, device, whole=_is_raw(places) or places.image is not None, cut=cut)
     prepare(glp, phase, history, settings.also)
@@ -173,34 +173,6 @@ def export(trainer: Trainer, places: Places, history: Sequence[str], settings: R
     os.replace(fresh, folder)
 
 
-def claim(places: Places, settings: RunSettings) -> None:
-    """Makes `out` this run's, or finds that it is.
-
-    Raises:
-        ValueError: it is a run of another model, phase, shards or seed.
-    """
-    mine = {"model": identity(places.model), "phase": settings.phase, "shards": places.shards, "seed": settings.loop.seed, "also": list(settings.also)}
-    file = places.out / IDENTITY
-    if file.is_file():
-        told = json.loads(file.read_text("utf-8"))
-        for name, value in mine.items():
-            if told.get(name) != value:
-                raise ValueError(f"{places.out} is a run with {name} {told.get(name)}, this one has {value}; give a new folder, or what the run began with")
-        return
-    places.out.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{IDENTITY}.{os.getpid()}.part")
-    part.write_text(json.dumps(mine, indent=2) + "\n", "utf-8")
-    os.replace(part, file)
-
-
-def identity(model: Path) -> str:
-    """Sixteen hex digits of a model: its card, its history, and the names and sizes of its files."""
-    files = sorted((str(file.relative_to(model)), file.stat().st_size) for file in model.rglob("*") if file.is_file())
-    told = hashlib.sha256((model / CARD).read_bytes())
-    told.update(json.dumps([files, read_history(model)]).encode())
-    return told.hexdigest()[:16]
-
-
 def _loader(places: Places, settings: RunSettings, phase: Phase, glp: GLP, mesh: World, split: str) -> Loader:
     """The samples of a split; held-out ones are few, and read when they are asked for."""
     return Loader(
@@ -216,6 +188,7 @@ def _loader(places: Places, settings: RunSettings, phase: Phase, glp: GLP, mesh:
         split=split,
         encoder=glp if _is_raw(places) else None,
         max_context=settings.data.max_context,
+        most=settings.loop.validation_windows if split == "val" else None,
         bad="skip" if settings.data.bad == "skip" else "stop",
     )
 

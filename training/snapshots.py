@@ -94,9 +94,15 @@ class Snapshots:
         return told
 
     def best(self) -> Snapshot | None:
-        """The snapshot of the least validation loss, the same on every rank, once the first has committed what is being written; None: see `best`."""
+        """The whole snapshot of the least validation loss, the same on every rank, once the first has committed what is being written; None: see `best`.
+
+        A damaged one is passed over with a warning.
+        """
         self.settle()
-        told: Snapshot | None = self.agreed(best(committed(self.folder)) if self._first else None)
+        left = committed(self.folder) if self._first else []
+        while (found := best(left)) is not None and not _whole(found):
+            left.remove(found)
+        told: Snapshot | None = self.agreed(found)
         return told
 
     def agreed(self, value: Any) -> Any:

@@ -51,6 +51,10 @@ class Batch(Protocol):
         """The window with the states of its own rounds."""
         ...
 
+    def only(self, number: int) -> "Batch":
+        """One of its windows, as a batch of its own."""
+        ...
+
     def to(self, device: Any, dtype: Any = None) -> "Batch":
         """On a device."""
         ...

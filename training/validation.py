@@ -14,7 +14,9 @@ from training.step import Batch, LossSettings, Sums, errors, seeded
 
 
 def validate(glp: GLP, phase: Phase, batches: Iterable[Batch], settings: LossSettings, seed: int, mesh: World, device: Any = "cpu") -> Sums:
-    """What the loss is on these batches; the n-th has the same noise whenever it is asked, and no text is dropped.
+    """What the loss is on these batches: each window under noise of its own, which is the same whenever it is asked, in whatever batch and on whatever rank.
+
+    No text is dropped. Windows are computed one by one.
 
     Raises:
         ValueError: there is no batch, or nothing in all of them, on all ranks, that a loss could be measured on.
@@ -22,11 +24,11 @@ def validate(glp: GLP, phase: Phase, batches: Iterable[Batch], settings: LossSet
     found: Sums | None = None
     training, _ = glp.training, glp.eval()
     try:
-        for number, batch in enumerate(batches):
-            generator = seeded(seed, "validation", number * mesh.data_ranks + mesh.data_rank)
-            with torch.no_grad():
-                _, sums, _ = errors(glp, phase, batch.to(device), generator, settings, dropped=0.0)
-            found = sums if found is None else found + sums
+        for batch in batches:
+            for number, key in enumerate(batch.keys):
+                with torch.no_grad():
+                    _, sums, _ = errors(glp, phase, batch.only(number).to(device), seeded(seed, "validation", key), settings, dropped=0.0)
+                found = sums if found is None else found + sums
     finally:
         glp.train(training)
     if found is None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.block_chain import BACKBONE, CLIPS, FIRST, LATENTS, VAE, Chain, clips_of, settings
+from pipelines.block_chain import BACKBONE, CLIPS, FIRST, LATENTS, ROOT, TELLS, VAE, Chain, OtherRun, claim, clips_of, code, computing, settings
 from tests.training.data.made_clips import clip, mp4, published
 from tests.training.data.made_latents import encode
 from training.evaluation.block_fidelity import copy_of_start, fidelity
@@ -95,3 +95,21 @@ def test_the_backbone_is_taught_once_and_every_model_has_it(tmp_path: Path) -> N
     assert not torch.equal(one.decoder.blocks[0].ffn[0].weight, other.decoder.blocks[0].ffn[0].weight)
     chain.model(tmp_path / "third", WORLD, "last_frames", 0.0, 3)
     assert (tmp_path / BACKBONE).stat().st_mtime_ns == written
+
+
+def test_what_was_trained_otherwise_is_not_taken_for_what_is_asked(tmp_path: Path) -> None:
+    out, asked = tmp_path / "run", {"phase": "decoder", "steps": 10, "changes": {"optim.lr": 1e-3, "also": ("a", "b")}, "code": code()}
+    claim(out, asked)
+    claim(out, asked)
+    for name, value in (("steps", 20), ("changes", {}), ("code", "0" * 16)):
+        with pytest.raises(OtherRun, match=f"run was trained with other {name} than is asked for now"):
+            claim(out, asked | {name: value})
+    (tmp_path / "older").mkdir()
+    with pytest.raises(OtherRun, match="other phase and steps and changes and code"):
+        claim(tmp_path / "older", asked)
+    assert {ROOT / "training" / "loop.py", ROOT / "training" / "model" / "glp.py", ROOT / "pipelines" / "block_chain.py"} <= set(computing())
+    assert not {ROOT / "training" / f"{name}.py" for name in TELLS} & set(computing())
+
+
+def test_every_file_that_is_said_to_take_no_part_is_there() -> None:
+    assert all((ROOT / "training" / f"{name}.py").is_file() for name in TELLS)

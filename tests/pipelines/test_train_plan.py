@@ -221,7 +221,8 @@ def test_a_speed_of_nothing_is_refused(debug: str, tflops: float, utilisation: f
 
 
 def test_one_process_alone_is_planned_on_this_machines_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = train_recipe.load(None, ["workers.gpus=1"])
+    recipe = train_recipe.load(None, ["workers.gpus=1", "workers.least=4", "workers.most=8"])
     for there in (True, False):
         monkeypatch.setattr("torch.cuda.is_available", lambda there=there: there)
-        assert train_recipe.alone(recipe).workers.gpus == there
+        workers = train_recipe.alone(recipe).workers
+        assert (workers.least, workers.most, workers.gpus) == (1, None, there)

@@ -32,6 +32,11 @@ class Batch:
         """The last rounds' states."""
         return replace(self.window, state_BGQS=states_BRQS[:, -self.window.text_BGND.shape[1] :])
 
+    def only(self, number: int) -> "Batch":
+        """One of them."""
+        dialogues = None if self.dialogues is None else self.dialogues[number : number + 1]
+        return replace(self, window=self.window.only(number), dialogues=dialogues, keys=self.keys[number : number + 1])
+
     def to(self, device: Any, dtype: Any = None) -> "Batch":
         """It stays."""
         return self

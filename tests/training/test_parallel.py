@@ -12,6 +12,7 @@ from tests.training.made_run import Data, model, settings, weights
 from training.leak import check_causal
 from training.loop import Trainer
 from training.loop_settings import Settings
+from training.optim import tensors
 from training.parallel import ParallelSettings, World, spread, world
 from training.parallel_sequence import shares
 from training.phases import PHASES, prepare
@@ -82,7 +83,7 @@ def every_mesh(folder: Path) -> dict[str, Any]:
 
     rank, told = dist.get_rank(), dict[str, Any]()
     alone, losses = learnt(folder, f"alone_{rank}", {}, World())
-    wanted = state(alone)
+    wanted, kept = state(alone), whole(tensors(alone.optimiser, alone._learning(), None))  # weights and gradients; weights and what AdamW remembers
     for name, (axes, count) in MESHES.items():
         mesh = world(ParallelSettings(**axes), "cpu", range(count))
         if rank < count:
@@ -103,8 +104,7 @@ def every_mesh(folder: Path) -> dict[str, Any]:
             spread(glp, ParallelSettings(shard=count, gather="float32"), mesh)
             trainer = Trainer(glp, PHASES["joint"], Data(4, joint=True), folder / "hsdp 2x2", settings(clip=0.5), mesh=mesh)
             assert trainer.resume()
-            held = whole({name: parameter.detach() for name, parameter in trainer.glp.named_parameters() if parameter.requires_grad})
-            told[f"read by {count}"] = off(held, {name: wanted[name] for name in held}), trainer.step
+            told[f"read by {count}"] = off(whole(tensors(trainer.optimiser, trainer._learning(), None)), kept), trainer.step
             if count == 2:
                 with pytest.raises(ValueError, match="wrapped for a mesh already"):
                     prepare(glp, PHASES["joint"], ("decoder",))

@@ -1,5 +1,6 @@
 """Run: what is learnt from raw clips is what is learnt from their latents, and what is exported is the moving average."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,8 +9,11 @@ import torch
 
 from tests.training.data import made_clips
 from tests.training.data.made_latents import encode
+from tests.training.gloo_world import on_ranks
 from tests.training.made_run import Data, trainer, weights
 from tests.training.made_world import DEBUG
+from training.claim import PIECE, PIECES, claim, identity
+from training.data.index import Index
 from training.loop_settings import LoopSettings
 from training.model.checkpoint import init_model, open_model, save_model
 from training.optim import OptimSettings
@@ -17,6 +21,7 @@ from training.parallel import ParallelSettings
 from training.phases import PHASES, read_history
 from training.run import DataSettings, Places, RunSettings, export, opened, train
 from training.seen import read_seen
+from training.snapshots import committed
 from training.step import LossSettings
 from training.trackers import read_log
 
@@ -87,6 +92,70 @@ def test_parts_that_are_to_be_cut_up_do_not_come_to_the_device_whole(debug: Path
     assert places("joint", whole=False, cut=cut) == dict.fromkeys(("decoder", "vae", "text", "backbone"), "cpu")
     assert places("joint", whole=False) == {"decoder": "meta", "vae": "cpu", "text": "cpu", "backbone": "meta"}  # one GPU alone
     assert places("decoder", whole=False) == {"decoder": "meta", "vae": "cpu", "text": "cpu", "backbone": "cpu"}
+
+
+def test_a_folder_is_the_run_of_one_model_and_another_of_the_same_size_is_refused(debug: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    save_model(other, init_model(DEBUG, seed=2))
+    assert identity(debug) == identity(debug) != identity(other)
+    copied = tmp_path / "elsewhere" / "copied"
+    shutil.copytree(debug, copied)
+    assert identity(copied) == identity(debug)
+    asked = {"phase": "decoder", "shards": "/latents", "seed": 0, "also": []}
+    claim(tmp_path / "run", debug, asked)
+    claim(tmp_path / "run", copied, asked)
+    for model, words in ((other, asked), (debug, asked | {"seed": 1})):
+        with pytest.raises(ValueError, match=r"is a run with (model|seed) .*; give a new folder"):
+            claim(tmp_path / "run", model, words)
+
+
+def test_of_a_large_file_pieces_are_read_from_its_beginning_to_its_end(debug: Path, tmp_path: Path) -> None:
+    grown = tmp_path / "grown"
+    shutil.copytree(debug, grown)
+    file = grown / "weights.bin"
+    size = PIECES * PIECE + 100_000
+    file.write_bytes(bytes(size))
+    before = identity(grown)
+    for place in (0, size // 2 // PIECE * PIECE, size - 1):
+        data = bytearray(size)
+        data[place] = 1
+        file.write_bytes(data)
+        assert identity(grown) != before, place
+
+
+def validating(folder: Path, shard: int = 1) -> str:
+    """A run that validates its average on a held-out split after each step, on one rank or on those of a process group."""
+    settings = RunSettings(
+        loop=LoopSettings(epochs=2, windows=2, log_every=1, validate_every=1, validation_windows=3, save_every=1, keep_last=9),
+        optim=OptimSettings(lr=1e-3, clip=1.0, ema=0.5),
+        loss=LossSettings(compute="float32"),
+        data=DataSettings(workers=0),
+        parallel=ParallelSettings(shard=shard, gather="float32"),
+    )
+    return train(Places(shards=str(folder / "latents"), model=folder / "debug", out=folder / f"on_{shard}"), settings)
+
+
+@pytest.mark.slow
+def test_the_held_out_split_is_validated_alike_on_one_rank_and_on_two(tmp_path: Path) -> None:
+    clips, latents = tmp_path / "clips", tmp_path / "latents"
+    save_model(tmp_path / "debug", init_model(DEBUG, seed=1))
+    made_clips.published(clips, [made_clips.clip(tmp_path, video, 1) for video in range(12)], made_clips.PLAN.model_copy(update={"val_share": 0.4}))
+    encode(clips, latents, tmp_path / "debug")
+    held = {usable.entry.key for usable in Index.read(latents, DEBUG, "val").samples}
+    assert len(held) > 3
+    assert validating(tmp_path) == "epochs"
+    assert on_ranks(validating, 2, tmp_path, 2) == ["epochs"] * 2
+    one, two = (read_log(tmp_path / f"on_{shard}")["validation_loss"] for shard in (1, 2))
+    assert len(one) == committed(tmp_path / "on_1" / "snapshots")[-1].step > 4
+    assert two == [(step, pytest.approx(loss, rel=1e-5)) for step, loss in one]
+    assert len({loss for _, loss in one}) == len(one)
+    assert held.isdisjoint(key for keys in read_seen(tmp_path / "on_1" / "samples").values() for key in keys)
+    best = min(one, key=lambda entry: entry[1])[0]
+    assert min(committed(tmp_path / "on_2" / "snapshots"), key=lambda snapshot: snapshot.validation or 9.0).step == best
+    names = ["decoder.blocks.0.ffn.0.weight", "decoder.head.head.weight"]
+    mine, other = (open_model(tmp_path / f"on_{shard}" / "model") for shard in (1, 2))
+    for name in names:
+        torch.testing.assert_close(mine.get_parameter(name), other.get_parameter(name), rtol=1e-3, atol=1e-5)
 
 
 def test_raw_clips_are_learnt_from_as_their_latents_are(debug: Path, tmp_path: Path) -> None:

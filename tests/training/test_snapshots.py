@@ -60,6 +60,18 @@ def test_a_damaged_one_is_passed_over_and_named(tmp_path: Path, damage: str) -> 
         assert read(Snapshots(tmp_path)) == (1, 1.0)
 
 
+def test_a_damaged_best_one_is_passed_over_for_the_next_best(tmp_path: Path) -> None:
+    saved(tmp_path, {1: 0.5, 2: 0.3, 3: 0.9}, keep_last=3)
+    file = next((tmp_path / "step_00000002").glob("*.distcp"))
+    held = bytearray(file.read_bytes())
+    held[len(held) // 2] ^= 1
+    file.write_bytes(held)
+    with pytest.warns(UserWarning, match=r"step 2 is passed over"):
+        found = Snapshots(tmp_path).best()
+    assert found is not None
+    assert found.step == 1
+
+
 def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     saved(tmp_path, {1: 0.9, 2: 0.3, 3: 0.5, 4: None, 5: 0.4}, keep_last=2)
     there = committed(tmp_path)

@@ -23,7 +23,7 @@ def of(batches: list[Batch], seed: int = 0, loss: LossSettings | None = None) ->
 
 def test_equal_weights_have_equal_figures_at_whatever_step_they_are_asked(tmp_path: Path) -> None:
     heard = Heard()
-    run = trainer(tmp_path, held=Data(3, first=7), watchers=[heard], validation_batches=2)
+    run = trainer(tmp_path, held=Data(3, first=7), watchers=[heard])
     before = weights(run.glp)
     for step in (3, 8):
         run.step = step
@@ -38,12 +38,21 @@ def test_equal_weights_have_equal_figures_at_whatever_step_they_are_asked(tmp_pa
     assert all(torch.equal(value, before[name]) for name, value in weights(run.glp).items())
 
 
-def test_each_batch_and_seed_has_noise_of_its_own() -> None:
-    batch = Batch(window(5))
-    once, twice = of([batch]).mean, of([batch, batch]).mean
-    assert once == of([batch]).mean
-    assert abs(twice - once) > 1e-4  # the second batch is the same window under other noise
+def test_each_sample_and_seed_has_noise_of_its_own() -> None:
+    batch = Batch(window(5), keys=("a",))
+    once, twice = of([batch]).mean, of([batch, replace(batch, keys=("b",))]).mean
+    assert once == of([batch, batch]).mean == of([batch]).mean
+    assert abs(twice - once) > 1e-4  # the second is the same window under other noise
     assert abs(of([batch], seed=1).mean - once) > 1e-4
+
+
+def test_a_window_has_its_noise_in_whatever_batch_it_comes() -> None:
+    """Ranks and batches cut the held-out windows in other ways, as after a change of the number of workers."""
+    singles = [Batch(window(n), keys=(f"s{n}",)) for n in range(4)]
+    by_two = [Batch(window(5, batch=2), keys=("x", "y")), Batch(window(6, batch=2), keys=("z", "v"))]
+    apart = [batch.only(n) for batch in by_two for n in range(2)]
+    assert of(by_two).mean == pytest.approx(of(apart[::-1]).mean, rel=1e-6)
+    assert of(singles).mean == pytest.approx(of([singles[2], singles[0], singles[3], singles[1]]).mean, rel=1e-6)
 
 
 def test_no_text_is_dropped() -> None:

@@ -71,6 +71,7 @@ class Loader:
         max_context: latent frames of a clip that may lie before a window at most; 30 imitates PAN's padding of up to 122 frames. None: any.
         bad: a sample that fails its check stops the run, or is left out and counted in `skipped`.
         ahead: batches that each worker prepares in advance.
+        most: so many samples and no more, which the seed alone chooses; None: all.
 
     Attributes:
         index: the samples, and how many are unfit and why.
@@ -101,6 +102,7 @@ class Loader:
         max_context: int | None = None,
         bad: Literal["stop", "skip"] = "stop",
         ahead: int = 2,
+        most: int | None = None,
     ) -> None:
         must(batch > 0 and 0 <= rank < world, f"loader: batch {batch}, rank {rank} of {world}; batch must be positive, and rank below world")
         must(world % sequence_ranks == 0, f"loader: {world} ranks are no multiple of {sequence_ranks} that share a sequence; change one of them")
@@ -115,9 +117,9 @@ class Loader:
         self._workers, self._ahead, self._stop, self._encoder = workers, ahead, bad == "stop", encoder
         last = None if max_context is None else max_context // spec.chunks.chunk_latents
         self._null_ND, dtype = self._null()
-        samples = self.index.samples
+        samples = tuple(self.index.samples[n] for n in sorted(shuffled([sample.entry.key for sample in self.index.samples], seed, 0)[:most]))
         self._reader = Reader(self.index.store, self.index.kind, samples, spec, phase, self.plan, seed, last, dtype)
-        self._keys = [sample.entry.key for sample in samples]
+        self._samples, self._keys = samples, [sample.entry.key for sample in samples]
         self._sizes = sorted({sample.size for sample in samples})
         self._buckets = np.array([self._sizes.index(sample.size) for sample in samples], dtype=np.int64)
         self._cursor, self._begun_s, self._orders = Cursor(), 0.0, dict[int, Ints]()
@@ -187,8 +189,8 @@ class Loader:
 
     def _fingerprint(self) -> str:
         told = hashlib.sha256()
-        for sample in self.index.samples:
-            told.update(f"{sample.entry.key} {sample.chunks} {sample.size}\n".encode())
+        for sample in self._samples:
+            told.update(f"{sample.entry.key} {sample.chunks} {sample.size} {sorted(sample.entry.seals.items())}\n".encode())
         return told.hexdigest()[:16]
 
     def _walk(self) -> Iterator[list[Pick]]:

@@ -132,6 +132,12 @@ class Batch:
         rows_B1 = torch.arange(len(self.keys), device=states_BRQS.device)[:, None]
         return replace(self.window, state_BGQS=states_BRQS[rows_B1, self.rounds_BG.to(states_BRQS.device)])
 
+    def only(self, number: int) -> "Batch":
+        """One of its windows, with its dialogue, as a batch of its own."""
+        dialogues = None if self.dialogues is None else self.dialogues[number : number + 1]
+        rounds = None if self.rounds_BG is None else self.rounds_BG[number : number + 1]
+        return replace(self, window=self.window.only(number), dialogues=dialogues, rounds_BG=rounds, keys=self.keys[number : number + 1])
+
     def to(self, device: Any, dtype: torch.dtype | None = None) -> "Batch":
         """Its window on `device`, its floats in `dtype` (None: as they are). The dialogues stay: the backbone takes what it needs."""
         window = self.window

@@ -41,6 +41,12 @@ class Window:
     null_ND: Tensor | None = None
     real_B: Tensor | None = None
 
+    def only(self, number: int) -> "Window":
+        """One of them, as a batch of its own."""
+        mine = slice(number, number + 1)
+        rows = {name: value[mine] for name, value in vars(self).items() if value is not None and name != "null_ND"}
+        return replace(self, **rows)
+
 
 @dataclass(frozen=True)
 class WindowLoss:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from curation.shards import load_manifest
+from tests.training.data import made_clips
 from tests.training.data.made_latents import encode
 from training.data.identity import EncodeSettings
 from training.data.index import Index
@@ -173,6 +174,29 @@ def test_a_state_of_other_samples_or_another_seed_is_refused(latents: Path) -> N
         loader(latents, seed=1).load_state_dict(state)
     with pytest.raises(ValueError, match="checkpoint's samples"):
         loader(latents).load_state_dict({**state, "samples": "another"})
+
+
+def test_a_state_of_the_same_clips_with_other_captions_is_refused(model: Path, tmp_path: Path) -> None:
+    """As `pan recaption` and `pan encode` into the same folder make of them; keys, lengths and sizes stay."""
+    for way in ("left", "right"):
+        events = [{"start_s": 0.0, "end_s": 41 / 16, "text": f"push {way}"}]
+        made_clips.published(tmp_path / way, [made_clips.clip(tmp_path, video, 1, events=events, caption=f"push {way}") for video in range(3)])
+        encode(tmp_path / way, tmp_path / f"{way} latents", model)
+    one, other = (loader(tmp_path / f"{way} latents") for way in ("left", "right"))
+    assert [s.entry.key for s in one.index.samples] == [s.entry.key for s in other.index.samples]
+    with pytest.raises(ValueError, match="checkpoint's samples"):
+        other.load_state_dict(one.state_dict())
+    other.load_state_dict(other.state_dict())
+
+
+def test_so_many_samples_are_the_same_in_every_world(latents: Path) -> None:
+    def keys(**of: int) -> Counter[str]:
+        return Counter(key for batch in loader(latents, most=3, **of) for key in batch.keys if key)
+
+    alone = keys(batch=2)
+    assert len(alone) == 3
+    assert keys(batch=1) == alone == keys(batch=1, rank=0, world=2) + keys(batch=1, rank=1, world=2)
+    assert loader(latents, most=3).epoch_steps <= 3
 
 
 def damaged(latents: Path, out: Path) -> str:
