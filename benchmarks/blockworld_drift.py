@@ -23,14 +23,17 @@ if TYPE_CHECKING:
     from training.evaluation.block_fidelity import Predictor
     from training.evaluation.blockworld import Episode
 
-WHAT = ("pushed_wrong", "pushed_px", "short_px", "still_wrong", "still_px")
+WHAT = ("unseen", "strayed", "pushed_wrong", "pushed_px", "short_px", "still_wrong", "still_px")
 NAMES = ("swin_midway", "last_frame_midway", "swin_no_noise_midway")
 
 
 def offs(predict: "Predictor", story: "Episode") -> Iterator[tuple[str, "np.ndarray[Any, Any]"]]:
-    """("pushed" or "still", (along the push, across it) in px) of each block that is seen before and after an action; along and across of a still block
-    are those of the picture.
+    """("pushed" or "still", (along the push, across it) in px) of each block before and after an action; along and across of a still block are the picture's.
+
+    ("unseen", nothing) of an action before or after which a block is not seen; ("strayed", nothing) of one that the film has left no room for: what came
+    before has brought a named block so near to the rim that it could be pushed no further than `block_fidelity.CAN` of a push, and no such action is obeyed.
     """
+    from training.evaluation.block_fidelity import CAN
     from training.evaluation.block_pictures import picture
     from training.evaluation.block_reader import read
     from training.evaluation.blockworld import after
@@ -42,8 +45,12 @@ def offs(predict: "Predictor", story: "Episode") -> Iterator[tuple[str, "np.ndar
         then = read(world, film[(k + 1) * world.chunk_frames + world.lag_frames])
         start, end, before = before.positions_N2(world), then.positions_N2(world), then
         if start is None or end is None:
+            yield "unseen", np.zeros(2)
             continue
         goal = after(world, start, action)[-1]
+        named = [number for number, colour in enumerate(world.colours) if colour in action.named]
+        if (np.linalg.norm(goal[named] - start[named], axis=1) < CAN * world.step).any():
+            yield "strayed", np.zeros(2)
         for off, way in zip((end - goal) * world.size, (goal - start) * world.size, strict=True):
             length = float(np.linalg.norm(way))
             if length == 0:
@@ -52,9 +59,9 @@ def offs(predict: "Predictor", story: "Episode") -> Iterator[tuple[str, "np.ndar
                 yield "pushed", np.array([off @ way, off[0] * way[1] - off[1] * way[0]]) / length
 
 
-def summed(found: "list[tuple[str, np.ndarray[Any, Any]]]", most: float) -> dict[str, float]:
-    """The figures of one model."""
-    told: dict[str, float] = {}
+def summed(found: "list[tuple[str, np.ndarray[Any, Any]]]", actions: int, most: float) -> dict[str, float]:
+    """The figures of one model that was asked for so many actions."""
+    told = {what: sum(name == what for name, _ in found) / actions for what in ("unseen", "strayed")}
     for kind in ("pushed", "still"):
         every = np.stack([off for name, off in found if name == kind])
         right = every[np.linalg.norm(every, axis=1) <= most]
@@ -82,7 +89,7 @@ def main() -> int:
     torch.set_num_threads(1)
     world, found = WORLDS["midway"](), defaultdict[str, list[dict[str, float]]](list)
     print(f"{given.stories} stories of {LONG_ROUNDS} rounds, {given.steps} denoising steps; px of {world.size}, root of the mean square, one action each")
-    print(f"{'arm, seed':<24}{'pushed: wrong':>14}{'px':>6}{'short by':>10}{'still: wrong':>14}{'px':>6}")
+    print(f"{'arm, seed':<24}{'unseen':>9}{'strayed':>9}{'pushed: wrong':>14}{'px':>6}{'short by':>10}{'still: wrong':>14}{'px':>6}")
     for name in NAMES:
         for seed in SEEDS:
             model = given.folder / f"{ARMS[name].base}_{seed}" / "model"
@@ -91,9 +98,10 @@ def main() -> int:
                 continue
             predict = predictor(deaf_to_states(open_model(model).eval()), world, Sampling(steps=given.steps, guidance=GUIDANCE, seed=seed))
             stories = episodes(world, LONG_ROUNDS, 100 + seed, given.stories, "unseen")
-            told = summed([off for story in stories for off in offs(predict, story)], NEAR * world.step * world.size)
+            judged = given.stories * (LONG_ROUNDS - (1 if world.lag_frames else 0))
+            told = summed([off for story in stories for off in offs(predict, story)], judged, NEAR * world.step * world.size)
             found[name].append(told)
-            cells = zip((14, 6, 10, 14, 6), (3, 2, 2, 3, 2), (told[what] for what in WHAT), strict=True)
+            cells = zip((9, 9, 14, 6, 10, 14, 6), (3, 3, 3, 2, 2, 3, 2), (told[what] for what in WHAT), strict=True)
             print(f"{name + ' ' + str(seed):<24}" + "".join(f"{value:>{width}.{digits}f}" for width, digits, value in cells), flush=True)
     means = {f"{name}: {what}": float(np.mean([each[what] for each in found[name]])) if found[name] else None for name in NAMES for what in WHAT}
     print(json.dumps({name: {"value": None if value is None else round(value, 3), "target": None, "met": None} for name, value in means.items()}))
