@@ -86,7 +86,7 @@ def pack(
     manifest = published(out, pack_id)
     if manifest is None:
         folder = Folder(out, f"{PACKS}/{pack_id}")
-        listed = _built(ledger, folder, plan, rows, shards)
+        listed = _built(ledger, clips, folder, plan, rows, shards)
         manifest = _manifest(plan, pack_id, rows, listed, dict(summary or {}))
         manifest["splits"] = {split: folder.index(split, listed) for split in SPLITS}
         manifest["files"] = {name: folder.file(f"{name}.parquet", files[name], tables[name].num_rows) for name in sorted(files)}
@@ -131,13 +131,14 @@ def _freeze(ledger: FrozenLedger, request: str, pack_id: str, plan: PackPlan, sh
         ledger.out.replace(PACK_PLAN, text)
 
 
-def _built(ledger: FrozenLedger, folder: Folder, plan: PackPlan, rows: Mapping[str, Mapping[str, Any]], shards: Sequence[Contents]) -> list[dict[str, Any]]:
+def _built(
+    ledger: FrozenLedger, clips: pa.Table, folder: Folder, plan: PackPlan, rows: Mapping[str, Mapping[str, Any]], shards: Sequence[Contents]
+) -> list[dict[str, Any]]:
     """Writes the shards into the pack's folder; what the manifest says of each.
 
     Raises:
         DamagedSegment: as `pack`.
     """
-    clips = ledger.clips()
     measured = [name for name in score_names(clips) if all(row[name] is not None for row in rows.values())]
     build = Build(ledger, folder, plan.thresholds, measured, _provenance_names(ledger.videos(), clips), published_columns(clips).schema)
     try:

@@ -150,7 +150,7 @@ def test_a_run_without_a_gpu_is_no_run_on_gpus(debug: str) -> None:
     assert told(debug, "workers.memory=16", index=index)["fits"]
     tight = told(debug, "workers.memory=0.5", index=index)
     assert not tight["fits"]
-    assert [option.partition(" with ")[0] for option in tight["would_fit"]] == ["1 workers of 2 GB on the CPU, without a GPU"]
+    assert tight["would_fit"] == ["1 workers of 2 GB on the CPU, without a GPU with replicate 1 x shard 1, sequence 1, checkpointing on"]
 
 
 def test_a_short_run_on_a_gpu_takes_no_0_hours(debug: str) -> None:

@@ -38,7 +38,7 @@ def test_the_debug_model_learns_and_what_is_frozen_does_not_move(tmp_path: Path,
     before, frozen = weights(run.glp), {name: p.detach().clone() for name, p in run.glp.named_parameters() if not p.requires_grad}
     assert run.run() == "epochs"
     losses = heard.of("validation_loss")
-    assert losses[-1] < losses[0] - 0.05  # it begins at 2, the variance of noise minus noise
+    assert losses[-1] < losses[0] - 0.07  # it begins at 2, the variance of noise minus noise
     moved = {name for name, value in weights(run.glp).items() if not torch.equal(value, before[name])}
     assert moved == set(before)
     assert all(torch.equal(p, frozen[name]) for name, p in run.glp.named_parameters() if name in frozen)
