@@ -176,8 +176,9 @@ def _sums(found: WindowLoss, total: Tensor, weight: Tensor, chunks: int) -> Sums
 def _alignment(glp: GLP, window: Window) -> tuple[Tensor, Sums, None]:
     """Pandora's first phase: the connector against the text encoder, over the rounds of the window."""
     assert window.state_BGQS is not None
-    loss = glp.alignment_loss(window.state_BGQS, window.text_BGND)
-    weight = torch.tensor(float(window.text_BGND.shape[0] * window.text_BGND.shape[1]), dtype=torch.float64, device=loss.device)
+    loss = glp.alignment_loss(window.state_BGQS, window.text_BGND, window.real_B)
+    windows = len(window.text_BGND) if window.real_B is None else int(window.real_B.sum())
+    weight = torch.tensor(float(windows * window.text_BGND.shape[1]), dtype=torch.float64, device=loss.device)
     total = loss * weight.to(loss.dtype)
     return total, _plain_sums(total, weight, glp.plan.chunks), None
 
@@ -185,8 +186,7 @@ def _alignment(glp: GLP, window: Window) -> tuple[Tensor, Sums, None]:
 def _matching(glp: GLP, batch: Batch) -> tuple[Tensor, Sums, None]:
     """The joint-embedding objective: the states that are predicted against what the tower makes of what then came, over all rounds but each dialogue's last."""
     assert batch.dialogues is not None
-    real = [True] * len(batch.dialogues) if batch.window.real_B is None else batch.window.real_B.tolist()
-    loss, rounds = glp.matching_loss([dialogue for dialogue, is_real in zip(batch.dialogues, real, strict=True) if is_real])
+    loss, rounds = glp.matching_loss(batch.dialogues, None if batch.window.real_B is None else batch.window.real_B.tolist())
     weight = torch.tensor(float(rounds), dtype=torch.float64, device=loss.device)
     total = loss * rounds
     return total, _plain_sums(total, weight, glp.plan.chunks), None

@@ -1,5 +1,6 @@
 """Parallel: on any mesh of gloo ranks a step has the loss, the gradients and the weights of one process; a checkpoint of four ranks is read by any number."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import torch
 from torch import nn
 
 from tests.training.gloo_world import on_ranks
-from tests.training.made_run import Data, model, settings, weights
+from tests.training.made_run import Data, model, settings, weights, window
+from tests.training.made_world import DEBUG, PANDORA
+from tests.training.model.worlds import dialogue
 from training.leak import check_causal
 from training.loop import Trainer
 from training.loop_settings import Settings
@@ -96,6 +99,11 @@ def every_mesh(folder: Path) -> dict[str, Any]:
                 trainer.save()
                 trainer.snapshots.close()
         dist.barrier()
+    for phase in ("joint", "matching", "alignment"):
+        parallel = ParallelSettings(shard=4, gather="float32")
+        loss, gradients = lonely(folder / phase, phase, world(parallel, "cpu"), parallel)
+        one_loss, one = lonely(folder / f"{phase}_{rank}", phase, World(), ParallelSettings(gather="float32"))
+        told[f"lonely {phase}"] = {"loss": abs(loss - one_loss), "off": off(gradients, one), "moved": max(float(x.abs().max()) for x in one.values())}
     told["narrow"] = narrow(folder, losses[0])
     for count in (3, 2, 1):
         mesh = world(ParallelSettings(shard=count), "cpu", range(count))
@@ -110,6 +118,21 @@ def every_mesh(folder: Path) -> dict[str, Any]:
                     prepare(glp, PHASES["joint"], ("decoder",))
         dist.barrier()
     return told
+
+
+def lonely(folder: Path, phase: str, mesh: World, parallel: ParallelSettings) -> tuple[float, dict[str, torch.Tensor]]:
+    """The loss and the gradients of a step for which the first rank alone has a sample; the others have blanks."""
+    spec = PANDORA if phase == "alignment" else DEBUG
+    glp, base = model(phase, spec), settings(clip=0.5)
+    spread(glp, parallel, mesh)
+    trainer = Trainer(glp, PHASES[phase], Data(1, joint=True), folder, Settings(loop=base.loop, optim=base.optim, loss=base.loss, parallel=parallel), mesh=mesh)
+    trainer.steps = 10
+    sample = Data(1, joint=True, spec=spec)._all[0]
+    nothing = replace(window(9, spec), real_B=torch.zeros(1, dtype=torch.bool))
+    blank = replace(sample, window=nothing, dialogues=[dialogue(9, spec.chunks.window_chunks)])
+    assert trainer.learn([blank if mesh.data_rank else sample, blank])
+    assert trainer._found is not None
+    return trainer._found.mean, {name: x for name, x in state(trainer).items() if name.startswith("gradient")}
 
 
 def narrow(folder: Path, wanted: float) -> tuple[float, set[torch.dtype]]:
@@ -149,6 +172,17 @@ def test_every_mesh_learns_what_one_process_learns(told: tuple[Path, list[dict[s
     for rank in ranks:
         assert rank["loss"] < 1e-5
         assert rank["off"][0] < CLOSE, rank["off"][1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("phase", ["joint", "matching", "alignment"])
+def test_ranks_that_have_no_sample_step_along_and_weigh_nothing(told: tuple[Path, list[dict[str, Any]]], phase: str) -> None:
+    for rank in told[1]:
+        found = rank[f"lonely {phase}"]
+        assert found["loss"] < 1e-5
+        assert found["off"][0] < CLOSE, found["off"][1]
+        assert found["moved"] > 0
 
 
 @pytest.mark.slow

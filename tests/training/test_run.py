@@ -4,6 +4,9 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -11,7 +14,7 @@ from tests.training.data import made_clips
 from tests.training.data.made_latents import encode
 from tests.training.gloo_world import on_ranks
 from tests.training.made_run import Data, trainer, weights
-from tests.training.made_world import DEBUG
+from tests.training.made_world import DEBUG, picture
 from training.claim import PIECE, PIECES, claim, identity
 from training.data.index import Index
 from training.loop_settings import LoopSettings
@@ -19,7 +22,7 @@ from training.model.checkpoint import init_model, open_model, save_model
 from training.optim import OptimSettings
 from training.parallel import ParallelSettings
 from training.phases import PHASES, read_history
-from training.run import DataSettings, Places, RunSettings, export, opened, train
+from training.run import DataSettings, FilmSettings, Places, RunSettings, export, opened, train
 from training.seen import read_seen
 from training.snapshots import committed
 from training.step import LossSettings
@@ -124,19 +127,28 @@ def test_of_a_large_file_pieces_are_read_from_its_beginning_to_its_end(debug: Pa
 
 
 def validating(folder: Path, shard: int = 1) -> str:
-    """A run that validates its average on a held-out split after each step, on one rank or on those of a process group."""
+    """A run that validates its average on a held-out split after each step and films it at its end, on one rank or on those of a process group."""
     settings = RunSettings(
-        loop=LoopSettings(epochs=2, windows=2, log_every=1, validate_every=1, validation_windows=3, save_every=1, keep_last=9),
+        loop=LoopSettings(epochs=2, windows=2, log_every=1, validate_every=1, validation_windows=3, save_every=1, keep_last=9, films_every=1000),
+        films=FilmSettings(actions=("push the red block left", "nothing moves"), steps=2, guidance=1.0),
         optim=OptimSettings(lr=1e-3, clip=1.0, ema=0.5),
         loss=LossSettings(compute="float32"),
         data=DataSettings(workers=0),
         parallel=ParallelSettings(shard=shard, gather="float32"),
     )
-    return train(Places(shards=str(folder / "latents"), model=folder / "debug", out=folder / f"on_{shard}"), settings)
+    return train(Places(shards=str(folder / "latents"), model=folder / "debug", out=folder / f"on_{shard}", image=picture()), settings)
+
+
+def filmed(folder: Path, step: int) -> "npt.NDArray[np.int16]":
+    """[T, H, W, 3] of a run's only film."""
+    (file,) = (folder / "films").iterdir()
+    assert file.name == f"step_{step:08}.mp4"
+    with av.open(file) as video:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]).astype(np.int16)
 
 
 @pytest.mark.slow
-def test_the_held_out_split_is_validated_alike_on_one_rank_and_on_two(tmp_path: Path) -> None:
+def test_the_held_out_split_is_validated_alike_on_one_rank_and_on_two_and_so_are_films(tmp_path: Path) -> None:
     clips, latents = tmp_path / "clips", tmp_path / "latents"
     save_model(tmp_path / "debug", init_model(DEBUG, seed=1))
     made_clips.published(clips, [made_clips.clip(tmp_path, video, 1) for video in range(12)], made_clips.PLAN.model_copy(update={"val_share": 0.4}))
@@ -150,6 +162,10 @@ def test_the_held_out_split_is_validated_alike_on_one_rank_and_on_two(tmp_path: 
     assert two == [(step, pytest.approx(loss, rel=1e-5)) for step, loss in one]
     assert len({loss for _, loss in one}) == len(one)
     assert held.isdisjoint(key for keys in read_seen(tmp_path / "on_1" / "samples").values() for key in keys)
+    here, there = (filmed(tmp_path / f"on_{shard}", len(one)) for shard in (1, 2))
+    assert here.shape == there.shape == (1 + 2 * DEBUG.chunks.chunk_frames, DEBUG.height, DEBUG.width, 3)
+    assert abs(here - there).max() <= 3
+    assert abs(here[-1] - here[0]).mean() > 3  # it is no still
     best = min(one, key=lambda entry: entry[1])[0]
     assert min(committed(tmp_path / "on_2" / "snapshots"), key=lambda snapshot: snapshot.validation or 9.0).step == best
     names = ["decoder.blocks.0.ffn.0.weight", "decoder.head.head.weight"]

@@ -142,27 +142,29 @@ class Backbone(nn.Module):
             setattr(self.model.get_submodule(owner), leaf, self._tables[name].to(table.device))
         return self
 
-    def forward(self, dialogues: Sequence[Dialogue]) -> Any:
+    def forward(self, dialogues: Sequence[Dialogue], *, seen: bool = False) -> Any:
         """The state that each round leads to, as the language model's last hidden states at the queries' places (behind its final norm, if `spec.final_norm`).
 
         Teacher forcing: what is seen in round r is given, and the states are those that a session finds step by step.
 
         Args:
             dialogues: of any lengths; each round's state depends on its own dialogue's rounds up to it, and on nothing else.
+            seen: also return what the tower makes of the sights; where parameters are spread over ranks, only a call of the whole module may look.
 
         Returns:
-            states_BRQS, R of the longest dialogue; zeros behind a shorter one's last round.
+            states_BRQS, R of the longest dialogue; zeros behind a shorter one's last round. If `seen`, that and [tokens, S] of each round of each dialogue.
 
         Raises:
             ValueError: there is no dialogue, or one does not fit the model.
         """
         scripts, features = self._opened(dialogues)
         if self.spec.feedback == "hidden":
-            each = [self.answer(script, seen, 0, new_cache())[0] for script, seen in zip(scripts, features, strict=True)]
+            each = [self.answer(script, looks, 0, new_cache())[0] for script, looks in zip(scripts, features, strict=True)]
         else:
             hidden_BLS = self._heard(scripts, features, self.spec.final_norm)
             each = [_at_queries(hidden_LS, script) for hidden_LS, script in zip(hidden_BLS, scripts, strict=True)]
-        return pad_sequence(each, batch_first=True)
+        states_BRQS = pad_sequence(each, batch_first=True)
+        return (states_BRQS, features) if seen else states_BRQS
 
     def caption_loss(self, dialogues: Sequence[Dialogue]) -> Any:
         """Mean cross-entropy (nats a token, float32 scalar) of the rounds' words, each predicted from all that stands before it; the turn's end counts.

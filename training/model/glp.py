@@ -191,18 +191,30 @@ class GLP(nn.Module):
                 return WindowLoss(error.sum() * 0, error, levels, self.schedule)
         return WindowLoss(objectives.flow_matching(error, levels.loss_BF, weight), error, levels, self.schedule)
 
-    def alignment_loss(self, state_BRQS: Tensor, text_BRND: Tensor) -> Tensor:
+    def alignment_loss(self, state_BRQS: Tensor, text_BRND: Tensor, real_B: Tensor | None = None) -> Tensor:
         """Pandora's first phase: what the connector makes of each state against the caption as the text encoder says it.
+
+        Args:
+            real_B: bool, which windows count; all by default. Of none the loss is 0, with a graph.
 
         Raises:
             ValueError: the model has no connector.
         """
         must(self.connector is not None, f"model {self.spec.name} has nothing to align: only a connector 'qformer' speaks the text's language")
         assert self.connector is not None
-        return objectives.alignment(self.connector(state_BRQS), text_BRND)
+        told_BRND = self.connector(state_BRQS)
+        if real_B is None:
+            return objectives.alignment(told_BRND, text_BRND)
+        real_B = real_B.to(told_BRND.device)
+        return objectives.alignment(told_BRND[real_B], text_BRND[real_B]) if bool(real_B.any()) else told_BRND.sum() * 0
 
-    def matching_loss(self, dialogues: Sequence[Any]) -> tuple[Tensor, int]:
+    def matching_loss(self, dialogues: Sequence[Any], real: Sequence[bool] | None = None) -> tuple[Tensor, int]:
         """A joint-embedding objective, for comparison: each predicted state against what the tower sees of the next round, pooled to as many tokens.
+
+        All dialogues are heard, whether they count or not: what is spread over ranks must be called alike on all of them.
+
+        Args:
+            real: which dialogues count; all by default.
 
         Returns:
             The mean over all rounds that have a next one, and how many these are; 0 of none, with a graph.
@@ -212,15 +224,15 @@ class GLP(nn.Module):
         """
         must(self.backbone is not None, f"model {self.spec.name} predicts no states: it was built without a backbone")
         assert self.backbone is not None
-        followed = [dialogue for dialogue in dialogues if len(dialogue.rounds) > 1]
-        if not followed:
-            return self.backbone.query_embed.sum() * 0, 0
-        states_BRQS = self.backbone(followed)
-        said_RQS = torch.cat([states_RQS[: len(d.rounds) - 1] for states_RQS, d in zip(states_BRQS, followed, strict=True)])
-        with torch.no_grad():
-            seen = self.backbone.look([each.sight for d in followed for each in d.rounds[1:]])
-        wanted_RQS = torch.stack([nn.functional.adaptive_avg_pool1d(tokens_NS.T.float(), said_RQS.shape[1]).T for tokens_NS in seen])
-        return objectives.latent_matching(said_RQS, wanted_RQS), len(said_RQS)
+        states_BRQS, features = self.backbone(dialogues, seen=True)
+        said, wanted = [], []
+        for states_RQS, looks, counts in zip(states_BRQS, features, [True] * len(features) if real is None else real, strict=True):
+            if counts and len(looks) > 1:
+                said.append(states_RQS[: len(looks) - 1])
+                wanted += [nn.functional.adaptive_avg_pool1d(tokens_NS.detach().T.float(), states_RQS.shape[1]).T for tokens_NS in looks[1:]]
+        if not said:
+            return states_BRQS.sum() * 0, 0
+        return objectives.latent_matching(torch.cat(said), torch.stack(wanted)), len(wanted)
 
     def _dropped(
         self, text_BGND: Tensor, state_BGQS: Tensor | None, null_ND: Tensor | None, share: float, what: Unconditional, generator: torch.Generator

@@ -218,7 +218,7 @@ def test_states_that_are_matched_to_the_next_sight_learn_and_what_they_are_held_
     one.backward()
     assert float(model.backbone.query_embed.grad.abs().max()) > 0
     none, count = model.matching_loss([dialogue(5, rounds=1)])
-    assert (float(none), count, none.requires_grad) == (0.0, 0, True)
+    assert (none.item(), count, none.requires_grad) == (0.0, 0, True)
     assert loss.requires_grad
 
 
