@@ -34,12 +34,11 @@ def curate(
     from pipelines import backlog, cluster, preflight, publish, run, stream
     from pipelines.progress import Progress, shown
 
-    command = ["pan", "curate", *inputs, "--out", out]
     sources = find(inputs, recipe.sources)
     recipe.check_sources(sources)
     videos = video_table(sources, recipe.sources)
     check_output(out, inputs)
-    with run.begin(out, recipe, run.plan_of(recipe, list(inputs)), command) as held:
+    with run.begin(out, recipe, run.plan_of(recipe, list(inputs))) as held:
         stages = stream.stages(recipe)
         ledger = FrozenLedger.read(held.out)
         listed = backlog.look(videos, ledger)
@@ -76,12 +75,12 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check inputs, recipe and cluster, print the plan, and stop.")] = False,
 ) -> int:
     """Raw videos to shards: find shots, measure, judge, caption, cut, commit, pack."""
-    from pipelines import preflight
+    from pipelines import again, preflight
     from pipelines import recipe as recipes
     from pipelines.report import end_report
     from pipelines.run import guarded
 
-    again = ["pan", "curate", *inputs, "--out", out, "--recipe", recipe, *(w for s in sets or [] for w in ("--set", s))]
+    told = {"--out": out, "--recipe": recipe, "--set": sets, "--cpus": cpus, "--changed": None if changed is Changed.REPORT else changed.value}
 
     def work(counts: dict[str, Any]) -> Exit:
         settings = recipes.load(recipe, sets or [])
@@ -91,7 +90,7 @@ def command(
         print(end_report(out))
         return code
 
-    return guarded(work, out, again, report=not dry_run)
+    return guarded(work, out, again.words(["pan", "curate", *inputs], told), report=not dry_run)
 
 
 if __name__ == "__main__":

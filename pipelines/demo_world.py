@@ -46,6 +46,7 @@ def command(
     """Train a small world model on coloured blocks that are pushed as words say, and film it obeying on a table that it has never seen."""
     from curation.lock import OutputLocked, hold
     from curation.storage import Storage
+    from pipelines import again
     from pipelines.block_chain import OtherRun
     from pipelines.run import ended, interruptible
     from training.evaluation.blockworld import World
@@ -57,17 +58,17 @@ def command(
         print(f"demo-world: {error}", file=sys.stderr)
         return Exit.USAGE
     told = {"--films": films, "--steps": steps, "--stories": stories}
-    again = [sys.executable, "-m", "pipelines.demo_world", shlex.quote(str(out)), *(str(word) for pair in told.items() for word in pair)]
+    words = again.words([sys.executable, "-m", "pipelines.demo_world", out], told)
     try:
-        with hold(out), interruptible(Storage.at(str(out)), again):
+        with hold(out), interruptible(Storage.at(str(out)), words):
             made(out, world, films, steps, stories)
     except OutputLocked as error:
         print(f"demo-world: {error}", file=sys.stderr)
         return Exit.LOCKED
     except OtherRun as error:
         print(f"demo-world: {error}", file=sys.stderr)
-        return ended(str(out), Exit.USAGE, str(error), {}, again)
-    return ended(str(out), Exit.COMPLETE, "complete", {}, again)
+        return ended(str(out), Exit.USAGE, str(error), {}, words)
+    return ended(str(out), Exit.COMPLETE, "complete", {}, words)
 
 
 def made(out: Path, world: "World", films: int, steps: int, stories: int) -> None:

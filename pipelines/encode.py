@@ -59,8 +59,7 @@ def encode(shards: str, out: str, model: str, settings: Settings, cpus: int | No
     _different(shards, out)
     encoder, counts = identity(Path(model), spec, settings.encode), counts if counts is not None else {}
     listed = wanted(source, manifest, encoder)
-    command = ["pan", "encode", shards, out, "--model", model]
-    with run.begin(out, settings, {"encoder": encoder}, command) as held:
+    with run.begin(out, settings, {"encoder": encoder}) as held:
         rows = to_do(listed, FrozenLedger.read(held.out))
         if rows.num_rows:
             cluster.connect(cpus)
@@ -158,6 +157,7 @@ def command(
     cpus: Annotated[int | None, typer.Option(min=1, help="Logical CPUs of the local Ray; all by default. Not on a cluster.")] = None,
 ) -> int:
     """Clips to latent shards, for training: encode each clip once, with the model's frozen encoders."""
+    from pipelines import again
     from pipelines.run import guarded
 
     def work(counts: dict[str, Any]) -> Exit:
@@ -167,8 +167,7 @@ def command(
         print(f"{counts['clips']} clips of latents in {out} ({counts['bytes'] / 1e6:.1f} MB), {counts['encoded_now']} encoded now; failed: {failed or 'none'}")
         return code
 
-    again = ["pan", "encode", shards, out, "--model", model, *(w for s in sets or [] for w in ("--set", s))]
-    return guarded(work, out, again)
+    return guarded(work, out, again.words(["pan", "encode", shards, out], {"--model": model, "--set": sets, "--cpus": cpus}))
 
 
 if __name__ == "__main__":

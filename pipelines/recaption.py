@@ -39,8 +39,7 @@ def recaption(out: str, recipe: "Recipe", cpus: int | None = None, counts: dict[
         raise ValueError(f"{out} was judged by other thresholds than this recipe's: `pan recaption` changes captions alone; judge it with `pan rejudge` first")
     if recipe.caption.backend == "given":
         check_any(stale(FrozenLedger.read(out), recipe)["provenance"].to_pylist())
-    command = ["pan", "recaption", out]
-    with run.begin(out, recipe, {**plan, "settings": recipe.plan_settings()}, command, renews=renewable(recipe)) as held:
+    with run.begin(out, recipe, {**plan, "settings": recipe.plan_settings()}, renews=renewable(recipe)) as held:
         rows, stages = stale(FrozenLedger.read(held.out), recipe), stream.recaption_stages(recipe, held.out)
         if rows.num_rows:
             cluster.connect(cpus)
@@ -103,7 +102,7 @@ def command(
     cpus: Annotated[int | None, typer.Option(min=1, help="Logical CPUs of the local Ray; all by default. Not on a cluster.")] = None,
 ) -> int:
     """Renew the captions of kept clips from their own MP4s; no source video is opened."""
-    from pipelines import publish
+    from pipelines import again, publish
     from pipelines.report import end_report
     from pipelines.run import guarded
 
@@ -118,8 +117,8 @@ def command(
         print(end_report(out))
         return code
 
-    again = ["pan", "recaption", out, *(["--recipe", recipe] if recipe else []), *(w for s in sets or [] for w in ("--set", s))]
-    return guarded(work, out, again, report=not dry_run)
+    words = again.words(["pan", "recaption", out], {"--recipe": recipe, "--set": sets, "--cpus": cpus})
+    return guarded(work, out, words, report=not dry_run)
 
 
 if __name__ == "__main__":

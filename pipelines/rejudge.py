@@ -27,8 +27,7 @@ def rejudge(out: str, recipe: "Recipe", cpus: int | None = None, counts: dict[st
     from pipelines.progress import Progress, shown
 
     plan = read_plan(out)
-    command = ["pan", "rejudge", out]
-    with run.begin(out, recipe, {**plan, "settings": recipe.plan_settings()}, command) as held:
+    with run.begin(out, recipe, {**plan, "settings": recipe.plan_settings()}) as held:
         ledger = FrozenLedger.read(held.out)
         rows = publish.to_complete(ledger, judge_ledger(ledger, recipe.entries(), recipe.dedup))
         if rows.num_rows:
@@ -68,7 +67,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print one JSON object.")] = False,
 ) -> int:
     """Judge a finished output again with other thresholds, without decoding what is already measured."""
-    from pipelines import publish
+    from pipelines import again, publish
     from pipelines.report import end_report
     from pipelines.run import guarded
 
@@ -80,8 +79,8 @@ def command(
         print(end_report(out))
         return code
 
-    again = ["pan", "rejudge", out, *(["--recipe", recipe] if recipe else []), *(w for s in sets or [] for w in ("--set", s))]
-    return guarded(work, out, again, report=not dry_run)
+    words = again.words(["pan", "rejudge", out], {"--recipe": recipe, "--set": sets, "--cpus": cpus})
+    return guarded(work, out, words, report=not dry_run)
 
 
 def _dry_run(out: str, recipe: "Recipe", as_json: bool) -> Exit:

@@ -21,6 +21,7 @@ from curation.clips import one_line
 from curation.lock import Lock, LockLost, OutputLocked, hold
 from curation.plan import PLAN, PlanMismatch, read_plan, write_plan
 from curation.storage import Storage, write_file
+from pipelines import again
 from pipelines.exits import Exit
 from pipelines.recipe import Recipe
 
@@ -60,7 +61,7 @@ def plan_of(recipe: Recipe, inputs: list[str]) -> dict[str, Any]:
 
 
 @contextmanager
-def begin(out: str, recipe: Settings, plan: dict[str, Any], command: list[str], renews: Sequence[str] = ()) -> Iterator[Run]:
+def begin(out: str, recipe: Settings, plan: dict[str, Any], renews: Sequence[str] = ()) -> Iterator[Run]:
     """Takes the lock, fixes the plan (of which the parts `renews` may change), writes the resolved recipe and the environment beside it.
 
     Raises:
@@ -70,7 +71,7 @@ def begin(out: str, recipe: Settings, plan: dict[str, Any], command: list[str], 
     """
     store = Storage.at(out)
     _check_writable(store)
-    with hold(store) as lock, interruptible(store, command):
+    with hold(store) as lock, interruptible(store, again.as_given()):
         digest = write_plan(store, plan, renews)
         store.replace(RESOLVED, recipe.to_toml().encode())
         store.replace(ENV, _pretty(environment()))
@@ -92,7 +93,7 @@ def environment() -> dict[str, Any]:
 
 def ended(out: str, code: Exit, reason: str, counts: dict[str, Any], command: list[str]) -> Exit:
     """Writes exit.json, since `ray job submit` flattens exit codes; returns `code`."""
-    resume = " ".join(command) if code not in (Exit.COMPLETE, Exit.USAGE) else None
+    resume = again.text(command) if command and code not in (Exit.COMPLETE, Exit.USAGE) else None
     record = {"code": int(code), "name": code.name.lower(), "reason": reason, "counts": counts, "resume_command": resume, "ended_s": round(time.time(), 3)}
     Storage.at(out).replace(EXIT, _pretty(record))
     return code
@@ -108,6 +109,7 @@ def guarded(work: Callable[[dict[str, Any]], Exit], out: str, command: list[str]
         ours: a file that only an output of this command has: where it is not, a user's mistake leaves no trace.
     """
     counts: dict[str, Any] = {}
+    resume = again.text(command)
 
     def end(code: Exit, reason: str) -> int:
         if code is not Exit.COMPLETE:
@@ -118,7 +120,8 @@ def guarded(work: Callable[[dict[str, Any]], Exit], out: str, command: list[str]
         return int(code)
 
     try:
-        code = work(counts)
+        with again.given(command):
+            code = work(counts)
         return end(code, "; ".join(counts[key] for key in ("over_budget", "source_changed", "events_changed", "lost") if key in counts) or code.name.lower())
     except PlanMismatch as error:
         return end(Exit.USAGE, str(error))
@@ -129,12 +132,12 @@ def guarded(work: Callable[[dict[str, Any]], Exit], out: str, command: list[str]
     except (Preflight, ConnectionError) as error:
         return end(Exit.PREFLIGHT, str(error))
     except KeyboardInterrupt:
-        return end(Exit.INTERRUPTED, f"interrupted; nothing committed is lost. Resume with: {' '.join(command)}")
+        return end(Exit.INTERRUPTED, f"interrupted; nothing committed is lost. Resume with: {resume}")
     except ValueError as error:
         report = report and Storage.at(out).size(ours) is not None
         return end(Exit.USAGE, str(error))
     except OSError as error:
-        return end(Exit.STORAGE, f"storage: {error}. Nothing committed is lost: free space or mend the storage, then resume with: {' '.join(command)}")
+        return end(Exit.STORAGE, f"storage: {error}. Nothing committed is lost: free space or mend the storage, then resume with: {resume}")
     except BaseException as error:
         if report:
             ended(out, Exit.BUG, _in_short(error), counts, command)
@@ -165,7 +168,7 @@ def interruptible(out: Storage, command: list[str]) -> Iterator[None]:
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        reason = f"{signal.Signals(number).name}: nothing committed is lost. Resume with: {' '.join(command)}"
+        reason = f"{signal.Signals(number).name}: nothing committed is lost. Resume with: {again.text(command)}"
         print(f"pan: {reason}", file=sys.stderr, flush=True)
         ended(str(out.root) if out.local else out, Exit.INTERRUPTED, reason, {}, command)  # type: ignore[arg-type]
         os._exit(Exit.INTERRUPTED)

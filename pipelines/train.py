@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import sys
 import threading
 import time
@@ -47,11 +46,10 @@ def command(
     """Train a phase of a model on curated shards; the same command takes up a run that was stopped."""
     from curation.lock import hold
     from curation.storage import Storage
-    from pipelines import run, train_recipe
+    from pipelines import again, run, train_recipe
 
-    again = ["pan", "train", shlex.quote(out), "--shards", shlex.quote(shards), "--model", shlex.quote(model), *(["--here"] if here else [])]
-    told = (("--recipe", recipe), ("--phase", phase), ("--image", image), ("--cpus", cpus), *(("--set", text) for text in sets or []))
-    again += [word for name, value in told if value is not None for word in (name, shlex.quote(str(value)))]
+    told = {"--shards": shards, "--model": model, "--here": here, "--recipe": recipe, "--phase": phase, "--image": image, "--cpus": cpus, "--set": sets}
+    words = again.words(["pan", "train", out], told)
 
     def work(counts: dict[str, Any]) -> Exit:
         folder = run_folder(out)
@@ -72,11 +70,11 @@ def command(
         asked = {"out": str(folder), "shards": shards_path(shards), "model": str(Path(model).absolute()), "settings": resolved.run_settings()}
         asked |= {"start": f"{time.time_ns()}-{os.getpid()}", "image": pictured(image, model, resolved)}
         store = Storage.at(str(folder))
-        with hold(store), run.interruptible(store, again), followed(folder):
+        with hold(store), run.interruptible(store, words), followed(folder):
             (folder / RECIPE).write_text(resolved.to_toml(), "utf-8")
             return in_process(asked, counts) if here else on_cluster(asked, resolved, cpus, counts)
 
-    return run.guarded(work, out, again, report=not plan and "://" not in out, ours=RECIPE)
+    return run.guarded(work, out, words, report=not plan and "://" not in out, ours=RECIPE)
 
 
 def run_folder(out: str) -> Path:

@@ -1,7 +1,6 @@
 """Train judge: fine-tunes the content filter's model on labelled clips under Ray Train; writes adapter, calibration and what both are worth."""
 
 import json
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -252,12 +251,6 @@ def train(job: Job, out: Path) -> dict[str, Any]:
     return found
 
 
-def same(labels: Path, out: Path, options: Mapping[str, Sequence[str]]) -> list[str]:
-    """The words of this command for a shell, for one that is to be given again."""
-    given = [word for name, values in options.items() for value in values for word in (name, value)]
-    return [shlex.quote(word) for word in (sys.executable, "-m", "pipelines.train_judge", str(labels), "--out", str(out), *given)]
-
-
 def run(
     labels: Annotated[Path, typer.Argument(help="JSON Lines of pan-judge-label/1.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for adapter, calibration.json and evaluation.json: what vlm.adapter then names.", show_default=False)],
@@ -270,10 +263,11 @@ def run(
 ) -> int:
     """Fine-tunes the content filter's model on labelled clips, split by source; writes adapter, calibration and figures."""
     from curation.storage import Storage
-    from pipelines import cluster, strict_toml
+    from pipelines import again, cluster, strict_toml
     from pipelines.run import guarded, interruptible
 
-    again = same(labels, out, {"--recipe": [name], "--set": sets or [], "--train": train_sets or [], "--cpus": [] if cpus is None else [str(cpus)]})
+    told = {"--out": out, "--recipe": name, "--set": sets, "--train": train_sets, "--cpus": cpus}
+    words = again.words([sys.executable, "-m", "pipelines.train_judge", labels], told)
 
     def trained(counts: dict[str, Any]) -> Exit:
         chosen = recipe.load(name, sets or [])
@@ -283,12 +277,12 @@ def run(
         job = Job(settings, chosen.vlm.model_copy(update={"adapter": ""}), chosen, labels.parent.resolve(), tuple(read_labels(labels, PROPERTIES)))
         cluster.authenticate()
         cluster.connect(cpus)
-        with interruptible(Storage.at(str(out)), again):
+        with interruptible(Storage.at(str(out)), words):
             found = train(job, out)
         print(text(found))
         return Exit.COMPLETE
 
-    return guarded(trained, str(out), again, ours=EVALUATION)
+    return guarded(trained, str(out), words, ours=EVALUATION)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

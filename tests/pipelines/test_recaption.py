@@ -103,7 +103,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "list.jsonl").write_text("".join(json.dumps({"uri": f"videos/{name}.mp4", **told.get(name, {})}) + "\n" for name in "abc"))
     local = recipe.load("local", ["filters.scene_text.enabled=false"])
     rows = identify(video_table(find([str(home / "list.jsonl")], local.sources), local.sources))
-    with run.begin(str(home / "out"), local, run.plan_of(local, [str(home / "videos")]), ["pan"]) as held:
+    with run.begin(str(home / "out"), local, run.plan_of(local, [str(home / "videos")])) as held:
         in_process(rows, stream.stages(local), held, Resources())
         publish.publish(held, local, {})
     shutil.move(home / "videos", home / "moved")
@@ -191,7 +191,7 @@ def test_given_captions_of_videos_that_came_with_none_are_refused(tmp_path: Path
     local = recipe.load("local", ["filters.scene_text.enabled=false"])
     made.write(tmp_path / "videos" / "a.mp4", made.acting(1, 2.6))
     rows = identify(video_table(find([str(tmp_path / "videos")], local.sources), local.sources))
-    with run.begin(str(tmp_path / "out"), local, run.plan_of(local, [str(tmp_path / "videos")]), ["pan"]) as held:
+    with run.begin(str(tmp_path / "out"), local, run.plan_of(local, [str(tmp_path / "videos")])) as held:
         in_process(rows, stream.stages(local), held, Resources())
         publish.publish(held, local, {})
     before = (tmp_path / "out/_run/plan.json").read_bytes()
@@ -254,7 +254,7 @@ def test_only_captions_may_change(out: Path, server: Server, capsys: pytest.Capt
         assert said in capsys.readouterr().err
     assert server.asked == []
     told = recipe.load("local", ["filters.scene_text.enabled=false", *sets(server)[1::2]])
-    with pytest.raises(PlanMismatch, match=r"settings\.caption"), run.begin(str(out), told, {**run.plan_of(told, []), "inputs": {}}, ["pan"]):
+    with pytest.raises(PlanMismatch, match=r"settings\.caption"), run.begin(str(out), told, {**run.plan_of(told, []), "inputs": {}}):
         pass
     assert recaption.renewable(told) == ["settings.caption", "settings.vlm"]
 
