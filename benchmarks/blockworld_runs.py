@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from blockworld_measures import GUIDANCE, LONG_ROUNDS, ROUNDS, STEPS, STORIES, WORLDS, Asked, WorldName, measured
 
+from curation import whole
+
 if TYPE_CHECKING:
     from pipelines.block_chain import Chain
     from training.evaluation.block_model import History
@@ -179,9 +181,7 @@ def run(folder: Path, arm: Arm, seed: int) -> None:
     if code_hash(arm) != CODE[arm.name]:
         raise SystemExit(f"the code has changed since {arm.name} was begun: nothing is written; run it again")
     done.parent.mkdir(exist_ok=True)
-    part = done.with_suffix(".part")
-    part.write_text(json.dumps(row, indent=1) + "\n", "utf-8")
-    part.replace(done)
+    whole.write(done, json.dumps(row, indent=1) + "\n")
     print(f"{arm.name} {seed}: {spent} s, obeyed {row.get('horizon', {}).get('fidelity', {}).get('obeyed_R')}", flush=True)
 
 

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curation import whole
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -160,7 +162,7 @@ class Chain:
             seconds = (time.process_time() - began) * steps / max(1, steps - begun)
             if code() != json.loads((out / ASKED).read_text("utf-8"))["code"]:  # what is imported late, or by a process that reads, may be of either
                 raise OtherRun(f"{out}: the code of training/ changed while it was trained; remove it, and train it again")
-            done.write_text(json.dumps({"cpu_s": seconds, "steps": steps, "taken_up_at": begun}) + "\n", "utf-8")
+            whole.write(done, json.dumps({"cpu_s": seconds, "steps": steps, "taken_up_at": begun}) + "\n")
         return float(json.loads(done.read_text("utf-8"))["cpu_s"])
 
 
@@ -177,9 +179,7 @@ def claim(out: Path, asked: Mapping[str, Any]) -> None:
     file, mine = out / ASKED, json.loads(json.dumps(asked))
     if not file.is_file() and not out.is_dir():
         out.mkdir(parents=True)
-        part = file.with_name(f".{ASKED}")
-        part.write_text(json.dumps(mine, indent=1) + "\n", "utf-8")
-        part.replace(file)
+        whole.write(file, json.dumps(mine, indent=1) + "\n")
     told = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     if differ := [name for name, value in mine.items() if told.get(name) != value]:
         raise OtherRun(f"{out} was trained with other {' and '.join(differ)} than is asked for now; remove it, or give another folder")

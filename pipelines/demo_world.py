@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from curation import whole
 from pipelines.exits import Exit, leave
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def claim(folder: Path, options: Mapping[str, Any]) -> None:
     Raises:
         ValueError: what is there was made with others, or by nobody knows whom.
     """
-    stamp, part, new = folder / STAMP, folder / f".{STAMP}.part", "give another folder (python -m pipelines.demo_world FOLDER)"
+    stamp, new = folder / STAMP, "give another folder (python -m pipelines.demo_world FOLDER)"
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: give a folder")
     if stamp.is_file():
@@ -115,12 +116,11 @@ def claim(folder: Path, options: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{folder} was made by an earlier version of this command, which did not note with which --films and --steps: {new}, or remove this one"
         )
-    held = sorted(each.name for each in folder.iterdir() if each != part) if folder.is_dir() else []
+    held = sorted(each.name for each in folder.iterdir() if not each.name.startswith(f".{STAMP}.")) if folder.is_dir() else []
     if held:
         raise ValueError(f"{folder} holds what this command did not make ({', '.join(held[:3])}{', ...' if len(held) > 3 else ''}): {new}")
     folder.mkdir(parents=True, exist_ok=True)
-    part.write_text(json.dumps(options, indent=1) + "\n", "utf-8")
-    part.replace(stamp)
+    whole.write(stamp, json.dumps(options, indent=1) + "\n")
 
 
 def _stamped(stamp: Path) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def filmed(folder: Path, predict: "Predictor", told: "Sequence[Episode]") -> dic
     found, copied = summary(judged), fidelity(copy_of_start(told[0].world), told)
     by_round = [round(share, 2) for share in found.obeyed_R]
     figures = {"obeyed": found.obeyed, "by_round": by_round, "copy": copied.obeyed, "steps": found.steps, "error_px": found.error_px_R}
-    (folder / FIGURES).write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+    whole.write(folder / FIGURES, json.dumps(figures, indent=1) + "\n")
     return figures
 
 

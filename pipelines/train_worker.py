@@ -1,11 +1,12 @@
 """Train worker: what Ray Train runs on each worker: one rank's training, and how it ended, in a file."""
 
 import json
-import os
 import time
 import traceback
 from pathlib import Path
 from typing import Any
+
+from curation import whole
 
 ENDING, FAULTS = "ending.json", "faults"
 
@@ -72,7 +73,5 @@ def read_faults(out: Path, start: str) -> dict[int, dict[str, str]]:
 
 
 def _write(file: Path, facts: dict[str, str]) -> None:
-    part = file.with_name(f".{file.name}.{os.getpid()}.{time.monotonic_ns()}")
     file.parent.mkdir(parents=True, exist_ok=True)
-    part.write_text(json.dumps(facts), "utf-8")
-    os.replace(part, file)
+    whole.write(file, json.dumps(facts))

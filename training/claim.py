@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from curation import whole
 from training.model.card import parts_of, read_card
 from training.phases import read_history
 
@@ -33,9 +33,7 @@ def claim(out: Path, model: Path, asked: Mapping[str, Any]) -> None:
                 raise ValueError(f"{out} is a run with {name} {told.get(name)}, this one has {value}; give a new folder, or what the run began with")
         return
     out.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{IDENTITY}.{os.getpid()}.part")
-    part.write_text(json.dumps(mine, indent=2) + "\n", "utf-8")
-    os.replace(part, file)
+    whole.write(file, json.dumps(mine, indent=2) + "\n")
 
 
 def identity(model: Path) -> str:

@@ -1,7 +1,6 @@
 """Phases: what of a model trains, on what, towards which objective and from which beginning; and which phase may follow which."""
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -9,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from curation import whole
 from training.model.glp import GLP
 from training.model.plain import must
 from training.model.spec import ModelSpec
@@ -192,9 +192,7 @@ def read_history(folder: Path) -> tuple[str, ...]:
 
 def write_history(folder: Path, phases: Sequence[str]) -> None:
     """Writes what a model has been through beside it, at once."""
-    part = folder / f".{HISTORY}.part"
-    part.write_text(json.dumps({"phases": list(phases)}) + "\n", "utf-8")
-    os.replace(part, folder / HISTORY)
+    whole.write(folder / HISTORY, json.dumps({"phases": list(phases)}) + "\n")
 
 
 def after(phase: Phase, history: Sequence[str]) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ from typing import Any
 
 from torch import Tensor
 
+from curation import whole
+
 MARKER, STATE = "COMMITTED", "state.json"
 _BLOCK = 1 << 22
 
@@ -72,7 +74,7 @@ class Snapshots:
         if self._first:
             shutil.rmtree(path, ignore_errors=True)  # what a killed run left there
             path.mkdir(parents=True)
-            _write(path / STATE, json.dumps(state))
+            whole.write(path / STATE, json.dumps(state))
         self._together()
         written = async_save(dict(tensors), storage_writer=FileSystemWriter(path, thread_count=1), process_group=self._group, no_dist=self._group is None)
         self._pending = self._thread.submit(self._finish, written, path, step, validation)
@@ -163,7 +165,7 @@ def best(snapshots: list[Snapshot]) -> Snapshot | None:
 def commit(path: Path, step: int, validation: float | None) -> None:
     """Writes the marker: from now on the snapshot is there."""
     files = {file.name: [file.stat().st_size, sha256(file)] for file in sorted(path.iterdir()) if file.is_file()}
-    _write(path / MARKER, json.dumps({"format": 1, "step": step, "validation": validation, "files": files}))
+    whole.write(path / MARKER, json.dumps({"format": 1, "step": step, "validation": validation, "files": files}))
     _sync(path)
 
 
@@ -195,16 +197,6 @@ def _whole(snapshot: Snapshot) -> bool:
             warnings.warn(f"{file} is not as it was committed: the snapshot of step {snapshot.step} is passed over for the one before", stacklevel=3)
             return False
     return True
-
-
-def _write(file: Path, text: str) -> None:
-    """A small file, whole or not at all, and on the disk."""
-    part = file.with_name(f".{file.name}.part")
-    with part.open("w", encoding="utf-8") as opened:
-        opened.write(text)
-        opened.flush()
-        os.fsync(opened.fileno())
-    os.replace(part, file)
 
 
 def _sync(folder: Path) -> None:

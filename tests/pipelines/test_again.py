@@ -23,9 +23,15 @@ def test_what_was_told_comes_back_and_what_was_not_does_not() -> None:
 
 def test_only_while_a_command_runs_has_it_words() -> None:
     assert again.as_given() == []
-    with pytest.raises(KeyError), again.given(["pan"]):
+    with again.given(["pan"]):
         assert again.as_given() == ["pan"]
-        raise KeyError
+
+    def fails() -> None:
+        with again.given(["pan"]):
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
     assert again.as_given() == []
     assert again.text([]) == "the same call"
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curation import whole
 from curation.film import Film
 from training.evaluation.block_pictures import film
 from training.evaluation.blockworld import Episode, Split, World, episode
@@ -66,10 +67,9 @@ def write(folder: Path, corpus: Corpus, done: Callable[[int], None] = lambda num
             out.add(film(corpus.world, story.positions_TN2, story.camera_T2))
         rows.append(corpus.row(number, story))
         done(number + 1)
-    _replace(
-        folder / WORLD, json.dumps({"world": corpus.world.to_dict(), "rounds": corpus.rounds, "seed": corpus.seed, "split": corpus.split}, indent=2) + "\n"
-    )
-    return _replace(folder / LIST, "".join(json.dumps(row) + "\n" for row in rows))
+    about = {"world": corpus.world.to_dict(), "rounds": corpus.rounds, "seed": corpus.seed, "split": corpus.split}
+    whole.write(folder / WORLD, json.dumps(about, indent=2) + "\n")
+    return whole.write(folder / LIST, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read_world(folder: Path) -> World:
@@ -81,9 +81,3 @@ def read_world(folder: Path) -> World:
     path = folder / WORLD
     must(path.is_file(), f"{path} is not there; give a folder that `pan blockworld` has written")
     return World.from_dict(json.loads(path.read_text("utf-8"))["world"])
-
-
-def _replace(path: Path, text: str) -> Path:
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, "utf-8")
-    return part.replace(path)
