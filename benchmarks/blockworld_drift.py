@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from blockworld_measures import GUIDANCE, STEPS, WORLDS, deaf_to_states
-from blockworld_runs import ARMS, LONG_ROUNDS, SEEDS
+from blockworld_runs import ARMS, LONG_ROUNDS
 
 if TYPE_CHECKING:
     from training.evaluation.block_fidelity import Predictor
@@ -91,7 +91,7 @@ def main() -> int:
     print(f"{given.stories} stories of {LONG_ROUNDS} rounds, {given.steps} denoising steps; px of {world.size}, root of the mean square, one action each")
     print(f"{'arm, seed':<24}{'unseen':>9}{'strayed':>9}{'pushed: wrong':>14}{'px':>6}{'short by':>10}{'still: wrong':>14}{'px':>6}")
     for name in NAMES:
-        for seed in SEEDS:
+        for seed in ARMS[name].seeds:
             model = given.folder / f"{ARMS[name].base}_{seed}" / "model"
             if not model.is_dir():
                 print(f"{name} {seed}: not there: python benchmarks/blockworld_runs.py run {name}:{seed}")

@@ -1,18 +1,18 @@
 """What is measured of a model that was trained on the block world, on stories whose first layouts no film of the training begins with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from training.evaluation.blockworld import Split, World
+    from training.evaluation.blockworld import Episode, Split, World
 
 STORIES, ROUNDS, STEPS, GUIDANCE = 20, 10, 10, 2.0
 #: Of the windows' comparison: what goes wrong goes wrong slowly, and a model of texts alone has no memory that ten rounds would fill.
 LONG_ROUNDS = 20
 
-WorldName = Literal["plain", "named_once", "midway", "contact"]
+WorldName = Literal["plain", "held_out", "named_once", "midway", "contact"]
 
 Asked = Literal["windows", "texts", "pan", "long", "states"]
 """Of windows, over many rounds; of a model without state stream; of one with it; of the long run; of the states alone."""
@@ -26,10 +26,11 @@ def world(chunk_frames: int = 4, **what: Any) -> "World":
     return World(chunk_frames=chunk_frames, fps=chunk_frames / ACTION_S, **what)
 
 
-#: Two blocks that no push brings together; the same, named by a story's first words alone; the same, half-way where chunks of two latent frames meet;
-#: three blocks that shove one another.
+#: Two blocks that no push brings together, twice (the second's films show no arrangement that a story to be judged begins with); the same, named by a story's
+#: first words alone; the same, half-way where chunks of two latent frames meet; three blocks that shove one another.
 WORLDS: Mapping[WorldName, "Callable[[], World]"] = {
     "plain": lambda: world(blocks=2, contact=False),
+    "held_out": lambda: world(blocks=2, contact=False),
     "named_once": lambda: world(blocks=2, contact=False, named="once"),
     "midway": lambda: world(8, blocks=2, contact=False, lag=0.5),
     "contact": lambda: world(blocks=3, contact=True),
@@ -58,7 +59,8 @@ def measured(before: Path, model: Path, here: Any, asked: Asked, seed: int) -> d
         glp = deaf_to_states(glp)
     rounds, count = LONG_ROUNDS if asked == "windows" else ROUNDS, 3 * STORIES if asked == "long" else STORIES
     stories = list(episodes(here, rounds, 100 + seed, count, "unseen"))
-    found["horizon"] = horizon(predictor(glp, here, sampling), stories).to_dict()
+    seen = horizon(predictor(glp, here, sampling), stories)
+    found["horizon"], found["begun"] = seen.to_dict(), begun(stories, seen.fidelity.rounds_S)
     found["copy"] = asdict(fidelity(copy_of_start(here), stories))
     if texts:
         return found
@@ -67,6 +69,19 @@ def measured(before: Path, model: Path, here: Any, asked: Asked, seed: int) -> d
     found["told_nothing"] = asdict(fidelity(predictor(glp, here, sampling, actions_told=False), stories[:STORIES]))
     found["no_text"] = asdict(fidelity(predictor(without_text(glp), here, sampling), stories[:STORIES]))
     return found
+
+
+def begun(stories: "Sequence[Episode]", rounds_S: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Of the rounds that truly begin in an arrangement of each split: how many, and the share that was obeyed."""
+    from training.evaluation.blockworld import SPLITS, arrangement, split_of
+
+    found: dict[str, list[bool]] = {split: [] for split in SPLITS}
+    for story, rounds in zip(stories, rounds_S, strict=True):
+        here = story.world
+        for k, told in enumerate(rounds):
+            at = story.positions_TN2[k * here.chunk_frames + (here.lag_frames if k else 0)]
+            found[split_of(arrangement(here, at))].append(told == "1")
+    return {split: {"rounds": len(each), "obeyed": sum(each) / max(1, len(each))} for split, each in found.items()}
 
 
 def deaf_to_states(glp: Any) -> Any:

@@ -40,6 +40,7 @@ class Chain:
     Attributes:
         films: training films of `rounds` actions each.
         vae_steps, vae_films: of the autoencoder's teaching.
+        apart: films and the backbone's stories show no arrangement that is kept for judging; else they only begin with none.
         backbone_steps, backbone_stories: of the backbone's; 0 steps: nobody teaches it.
         cpus: logical CPUs for curation and encoding.
     """
@@ -49,6 +50,7 @@ class Chain:
     films: int
     rounds: int = 10
     seed: int = 1
+    apart: bool = True
     vae_steps: int = 400
     vae_films: int = 150
     backbone_steps: int = 500
@@ -68,7 +70,7 @@ class Chain:
             from pipelines.blockworld import written
             from training.evaluation.block_corpus import Corpus
 
-            written(raw, Corpus(world=self.filmed, videos=self.films, rounds=self.rounds, seed=self.seed))
+            written(raw, Corpus(world=self.filmed, videos=self.films, rounds=self.rounds, seed=self.seed, apart=self.apart))
         clips, latents = self.folder / CLIPS, self.folder / LATENTS
         pan("curate", str(raw / LIST), "--out", str(clips), "--recipe", "blockworld", "--cpus", str(self.cpus))
         self.backbone(self.model(self.folder / FIRST, world, "swin", 0.055, 0))
@@ -134,7 +136,7 @@ class Chain:
             with torch.random.fork_rng():
                 torch.manual_seed(self.seed)
                 fresh = fresh_backbone(spec.backbone, write_tokenizer(self.folder / ".words"))
-            told = lessons(self.world, spec, self.backbone_stories, LESSONS_SEED)
+            told = lessons(self.world, spec, self.backbone_stories, LESSONS_SEED, apart=self.apart)
             settings = TeachBackboneSettings(steps=self.backbone_steps)
             taught = teach(fresh, told, settings, lambda step, nats: print(f"backbone: step {step}, {nats:.3f} nats a word", flush=True))
             part = file.with_name(f".{file.name}")

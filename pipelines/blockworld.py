@@ -25,7 +25,7 @@ def command(
     videos: Annotated[int, typer.Option(min=1, help="How many films.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Of layouts and actions; the same seed gives the same bytes.")] = 0,
     rounds: Annotated[int, typer.Option(min=1, max=40, help="Actions a film; curation cuts films of more than 10 into clips.")] = 10,
-    split: Annotated[str, typer.Option(help="train, or unseen: layouts that no training corpus begins with.")] = "train",
+    split: Annotated[str, typer.Option(help="train, or unseen: arrangements of which no film of train shows a frame.")] = "train",
     size: Annotated[int | None, typer.Option(help="px of the picture's side, 64 to 128; 64 by default.", show_default=False)] = None,
     blocks: Annotated[int | None, typer.Option(help="1 to 6; 3 by default.", show_default=False)] = None,
     side: Annotated[float | None, typer.Option(help="Of a block, as a share of the picture's; 0.17 by default.", show_default=False)] = None,

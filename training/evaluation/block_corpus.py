@@ -30,14 +30,16 @@ class Corpus:
     """Actions a film: PAN trains on at most ten rounds."""
     seed: int = 0
     split: Split = "train"
-    """Of which layouts the films begin with: "unseen" ones are in no corpus of "train", whatever the seed."""
+    """Of which layouts the films begin with."""
+    apart: bool = True
+    """No frame shows an arrangement of the other split, so that those of "unseen" are in no film of "train", whatever the seed."""
 
     def __post_init__(self) -> None:
         must(self.videos > 0 and self.rounds > 0, f"block world: {self.videos} videos of {self.rounds} rounds; give at least one of each")
 
     def episode(self, number: int) -> Episode:
         """The `number`-th film's story."""
-        return episode(self.world, self.rounds, self.seed, number, self.split)
+        return episode(self.world, self.rounds, self.seed, number, self.split, apart=self.apart)
 
     def name(self, number: int) -> str:
         """The `number`-th film's path in the corpus' folder."""
@@ -67,7 +69,7 @@ def write(folder: Path, corpus: Corpus, done: Callable[[int], None] = lambda num
             out.add(film(corpus.world, story.positions_TN2, story.camera_T2))
         rows.append(corpus.row(number, story))
         done(number + 1)
-    about = {"world": corpus.world.to_dict(), "rounds": corpus.rounds, "seed": corpus.seed, "split": corpus.split}
+    about = {"world": corpus.world.to_dict(), "rounds": corpus.rounds, "seed": corpus.seed, "split": corpus.split, "apart": corpus.apart}
     whole.write(folder / WORLD, json.dumps(about, indent=2) + "\n")
     return whole.write(folder / LIST, "".join(json.dumps(row) + "\n" for row in rows))
 

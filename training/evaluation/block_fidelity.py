@@ -25,6 +25,9 @@ NEAR = 0.35
 #: Where the true physics would take a named block (or the camera) less far than this share from where it is seen, the film strayed before: such a round
 #: is not obeyed. Otherwise a film in which blocks have gone to the rim would obey by doing nothing.
 CAN = 0.45
+#: For a stricter look at the same rounds: how far off a block may be that was pushed or shoved, and one that was to stay, as shares of a push. All blocks off
+#: by a third of a push in any direction, round after round, obey within `NEAR`, and hardly ever within these; the reader is good to a twelfth.
+NEAR_MOVED, NEAR_STILL = 0.25, 0.15
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,13 @@ class Step:
 
     Attributes:
         obeyed: each named block, each that it shoves, each other one, and the camera, is where the action takes it from where it was seen before.
+        strictly: and within `NEAR_MOVED` and `NEAR_STILL`, with every block seen in every frame of the round.
         errors_px: colour -> px between where the block is seen and where the whole story so far should have brought it; None: it is not seen.
     """
 
     action: Action
     obeyed: bool
+    strictly: bool
     errors_px: dict[str, float | None]
 
 
@@ -47,6 +52,8 @@ class Fidelity:
 
     Attributes:
         obeyed_R: share of the films whose r-th round was obeyed; obeyed: over all rounds.
+        strictly_R, strictly: the same of `Step.strictly`.
+        rounds_S: of each film its rounds, "1" for an obeyed one and "0" for another.
         error_px_R: mean px between seen and true places after round r, over the blocks that are seen; None where none is.
         lost_R: share of the blocks that are not seen after round r.
         steps: how many rounds were judged.
@@ -54,21 +61,41 @@ class Fidelity:
 
     obeyed_R: tuple[float, ...]
     obeyed: float
+    strictly_R: tuple[float, ...]
+    strictly: float
+    rounds_S: tuple[str, ...]
     error_px_R: tuple[float | None, ...]
     lost_R: tuple[float, ...]
     steps: int
 
 
-def obeyed(world: World, action: Action, before: Reading, then: Reading) -> bool:
-    """Whether the blocks and the camera went from where they were seen to where the action takes them, which the true physics says."""
+def obeyed(world: World, action: Action, before: Reading, then: Reading, moved: float = NEAR, still: float = NEAR) -> bool:
+    """Whether the blocks and the camera went from where they were seen to where the action takes them, which the true physics says.
+
+    Args:
+        moved, still: how far off a block may be that the action moves, and another, as shares of a push.
+    """
     start, end = before.positions_N2(world), then.positions_N2(world)
     if start is None or end is None or before.camera is None or then.camera is None:
         return False
     goal, view = after(world, start, action)[-1], panned(world, before.camera, action.pan)[-1]
     named = [i for i, colour in enumerate(world.colours) if colour in action.named]
     able = [np.linalg.norm(goal[named] - start[named], axis=1) / world.step, [np.abs(view - before.camera).max() / world.reach] if action.pan else []]
-    off = [np.linalg.norm(end - goal, axis=1) / world.step, [np.abs(then.camera - view).max() / world.reach] if world.camera else []]
-    return bool((np.concatenate(able) >= CAN).all() and (np.concatenate(off) <= NEAR).all())
+    most_N = np.where((goal != start).any(1), moved, still)
+    near = (np.linalg.norm(end - goal, axis=1) <= most_N * world.step).all()
+    looks = not world.camera or np.abs(then.camera - view).max() <= moved * world.reach
+    return bool((np.concatenate(able) >= CAN).all() and near and looks)
+
+
+def strictly(world: World, action: Action, film_THWC: Film_THWC, before: Reading, then: Reading) -> bool:
+    """Whether it was obeyed within `NEAR_MOVED` and `NEAR_STILL`, and every block is seen in each frame of the round.
+
+    Args:
+        film_THWC: the round's frames but its last.
+    """
+    if not obeyed(world, action, before, then, NEAR_MOVED, NEAR_STILL):
+        return False
+    return all(read(world, frame_HWC).positions_N2(world) is not None for frame_HWC in film_THWC)
 
 
 def steps(film_THWC: Film_THWC, story: Episode) -> list[Step]:
@@ -86,7 +113,8 @@ def steps(film_THWC: Film_THWC, story: Episode) -> list[Step]:
         then = read(world, film_THWC[last])
         true = dict(zip(world.colours, story.positions_TN2[last], strict=True))
         errors = {c: float(np.linalg.norm(then.places[c] - true[c])) * world.size if c in then.places else None for c in world.colours}
-        found.append(Step(action, obeyed(world, action, before, then), errors))
+        does = obeyed(world, action, before, then)
+        found.append(Step(action, does, does and strictly(world, action, film_THWC[last - world.chunk_frames + 1 : last], before, then), errors))
         before = then
     return found
 
@@ -110,11 +138,15 @@ def summary(judged: Sequence[Sequence[Step]]) -> Fidelity:
     must(len({len(story) for story in judged}) == 1, f"block world: stories of {sorted({len(s) for s in judged})} rounds; give some, all of the same number")
     rounds = list(zip(*judged, strict=True))
     right = np.array([[step.obeyed for step in column] for column in rounds], float)
+    strict = np.array([[step.strictly for step in column] for column in rounds], float)
     errors = [[error for step in column for error in step.errors_px.values()] for column in rounds]
     seen = [[e for e in column if e is not None] for column in errors]
     return Fidelity(
         obeyed_R=tuple(right.mean(1).tolist()),
         obeyed=float(right.mean()),
+        strictly_R=tuple(strict.mean(1).tolist()),
+        strictly=float(strict.mean()),
+        rounds_S=tuple("".join("01"[step.obeyed] for step in story) for story in judged),
         error_px_R=tuple(float(np.mean(column)) if column else None for column in seen),
         lost_R=tuple(1 - len(s) / len(e) for s, e in zip(seen, errors, strict=True)),
         steps=right.size,

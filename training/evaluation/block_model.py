@@ -120,15 +120,16 @@ def fresh_backbone(spec: BackboneSpec, words: Path) -> Backbone:
     return backbone
 
 
-def lessons(world: World, spec: ModelSpec, count: int, seed: int, split: Split = "train", rounds: int = 10) -> list[Lesson]:
+def lessons(world: World, spec: ModelSpec, count: int, seed: int, split: Split = "train", rounds: int = 10, *, apart: bool = False) -> list[Lesson]:
     """Stories on the model's clock, each as the dialogue that the joint phase would make of it, with what comes of each action.
 
     Args:
         world: on the model's clock.
         seed: of the stories; those of a corpus with another seed are others.
+        apart: no frame of them shows an arrangement of the other split.
     """
     found = []
-    for story in episodes(world, rounds, seed, count, split):
+    for story in episodes(world, rounds, seed, count, split, apart=apart):
         frames = film(world, story.positions_TN2, story.camera_T2)
         shown = [frames[:1], *(frames[1 + world.chunk_frames * k : 1 + world.chunk_frames * (k + 1)] for k in range(rounds - 1))]
         sights = [see(each, spec.chunks.fps, spec.backbone.vision) for each in shown]

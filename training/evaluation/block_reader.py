@@ -24,7 +24,7 @@ class Reading:
     """What a frame shows.
 
     Attributes:
-        places: colour -> centre (x, y) on the table, in shares of the picture's side; a block that is not seen whole is left out.
+        places: colour -> centre (x, y) on the table, in shares of the picture's side; a block that is not seen whole, or twice, is left out.
         camera: the middle of the view, from the table's; None where the rim is not seen (then the places are the picture's).
     """
 
@@ -59,14 +59,14 @@ def read(world: World, frame_HWC: Frame_HWC) -> Reading:
 
 
 def _patch(world: World, of_colour_HW: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
-    """The largest patch of a block's colour, bool [H, W], where it has about the block's area."""
+    """The largest patch of a block's colour, bool [H, W], where it has about the block's area, and there is no second one that could be the block."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(of_colour_HW.astype(np.uint8), connectivity=4)
     if len(stats) < 2:
         return None
-    best = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    area = stats[best, cv2.CC_STAT_AREA] / (world.side * world.size) ** 2
-    patch: npt.NDArray[np.bool_] = labels == best
-    return patch if LEAST_AREA <= area <= MOST_AREA else None
+    areas = stats[1:, cv2.CC_STAT_AREA] / (world.side * world.size) ** 2
+    best = int(np.argmax(areas))
+    patch: npt.NDArray[np.bool_] = labels == 1 + best
+    return patch if LEAST_AREA <= areas[best] <= MOST_AREA and (np.delete(areas, best) < LEAST_AREA).all() else None
 
 
 def _centre(rgb: npt.NDArray[np.float64], patch_HW: npt.NDArray[np.bool_], others_HW: npt.NDArray[np.bool_], colour: Rgb) -> npt.NDArray[np.float64]:

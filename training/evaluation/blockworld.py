@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -141,9 +142,8 @@ class Layout:
 
     @property
     def split(self) -> Split:
-        """Which part of all arrangements this one belongs to; a pure function of the cells, so no arrangement is in both."""
-        first = hashlib.sha256(json.dumps(self.cells).encode()).digest()[:4]
-        return "unseen" if int.from_bytes(first, "big") < UNSEEN_SHARE * 2**32 else "train"
+        """Which part of all arrangements this one belongs to."""
+        return split_of(self.cells)
 
 
 @dataclass(frozen=True)
@@ -183,6 +183,25 @@ class Episode:
         return [{"start_s": (1 + frames * k) / fps, "end_s": (1 + frames * (k + 1)) / fps, "text": text} for k, text in enumerate(self.words)]
 
 
+@lru_cache(maxsize=1 << 16)
+def split_of(cells: tuple[int, ...]) -> Split:
+    """Which part of all arrangements this one, a cell a block, belongs to; a pure function of the cells, so no arrangement is in both."""
+    first = hashlib.sha256(json.dumps(cells).encode()).digest()[:4]
+    return "unseen" if int.from_bytes(first, "big") < UNSEEN_SHARE * 2**32 else "train"
+
+
+def arrangement(world: World, at_N2: Positions_N2) -> tuple[int, ...]:
+    """The cell in whose bounds each block's centre lies, row by row."""
+    low, pitch = world.table.low, (world.table.high - world.table.low) / world.cells
+    columns, rows = np.clip((at_N2 - low) // pitch, 0, world.cells - 1).astype(int).T.tolist()
+    return tuple(column + row * world.cells for column, row in zip(columns, rows, strict=True))
+
+
+def shows(world: World, positions_TN2: npt.NDArray[np.float64], split: Split) -> bool:
+    """Whether the blocks are in an arrangement of that split in any of the frames."""
+    return any(split_of(arrangement(world, at_N2)) == split for at_N2 in positions_TN2)
+
+
 def layout(world: World, rng: np.random.Generator, split: Split = "train") -> Layout:
     """A random layout of that split: no two blocks in one cell, each somewhere in its cell."""
     low, pitch = world.table.low, (world.table.high - world.table.low) / world.cells
@@ -195,15 +214,20 @@ def layout(world: World, rng: np.random.Generator, split: Split = "train") -> La
     raise ValueError(f"block world: no {split} layout in {_TRIES} tries: with {world.blocks} blocks on {world.cells}x{world.cells} cells there are too few")
 
 
-def episode(world: World, rounds: int, seed: int, number: int, split: Split = "train") -> Episode:
-    """The `number`-th episode of a seed: the same on every machine, whatever else is made."""
+def episode(world: World, rounds: int, seed: int, number: int, split: Split = "train", *, apart: bool = False) -> Episode:
+    """The `number`-th episode of a seed: the same on every machine, whatever else is made.
+
+    Args:
+        split: of the arrangement that it begins with; what is done may lead to any.
+        apart: no frame shows an arrangement of the other split; an action that would is not asked for.
+    """
     rng = np.random.default_rng([seed, number, SPLITS.index(split)])
     start = layout(world, rng, split)
     at, view, actions = start.positions_N2, np.zeros(2), list[Action]()
     positions, camera = [at[None]], [view[None]]
     it = world.colours[int(rng.integers(world.blocks))] if world.named == "once" else None
     for r in range(rounds):
-        action, blocks = (Action(), after(world, at, Action())) if it and r == 0 else _drawn(world, at, rng)
+        action, blocks = (Action(), after(world, at, Action())) if it and r == 0 else _drawn(world, at, rng, _other(split) if apart else None)
         pan = _pan(world, view, rng)
         views = panned(world, view, pan)
         actions.append(Action(action.pushes, pan))  # type: ignore[arg-type]
@@ -213,9 +237,13 @@ def episode(world: World, rounds: int, seed: int, number: int, split: Split = "t
     return Episode(world, start, tuple(actions), world.delayed(np.concatenate(positions)), world.delayed(np.concatenate(camera)), it)
 
 
-def episodes(world: World, rounds: int, seed: int, count: int, split: Split = "train") -> Iterator[Episode]:
+def episodes(world: World, rounds: int, seed: int, count: int, split: Split = "train", *, apart: bool = False) -> Iterator[Episode]:
     """The first `count` episodes of a seed."""
-    return (episode(world, rounds, seed, number, split) for number in range(count))
+    return (episode(world, rounds, seed, number, split, apart=apart) for number in range(count))
+
+
+def _other(split: Split) -> Split:
+    return "train" if split == "unseen" else "unseen"
 
 
 def after(world: World, at_N2: Positions_N2, action: Action) -> npt.NDArray[np.float64]:
@@ -230,15 +258,15 @@ def panned(world: World, view_2: npt.NDArray[np.float64], pan: str | None) -> np
     return view_2 + done[:, None] * (goal - view_2)
 
 
-def _drawn(world: World, at_N2: Positions_N2, rng: np.random.Generator) -> tuple[Action, npt.NDArray[np.float64]]:
-    """A random action that is worth asking for, and what comes of it; nothing where there is none."""
+def _drawn(world: World, at_N2: Positions_N2, rng: np.random.Generator, shunned: Split | None = None) -> tuple[Action, npt.NDArray[np.float64]]:
+    """A random action that is worth asking for, and what comes of it, none of which is an arrangement that is shunned; nothing where there is none."""
     chance = rng.random()
     pushes = 0 if chance < world.still else 2 if chance < world.still + world.twice and world.blocks > 1 else 1
     for _ in range(_TRIES if pushes else 0):
         chosen = rng.choice(world.blocks, pushes, replace=False)
         action = Action(tuple(Push(world.colours[int(i)], WAYS[int(rng.integers(4))]) for i in chosen))
         found = after(world, at_N2, action)
-        if _worth(world, at_N2, action, found[-1]):
+        if _worth(world, at_N2, action, found[-1]) and (shunned is None or not shows(world, found, shunned)):
             return action, found
     return Action(), after(world, at_N2, Action())
 
