@@ -14,8 +14,8 @@ LONG_ROUNDS = 20
 
 WorldName = Literal["plain", "held_out", "named_once", "midway", "contact"]
 
-Asked = Literal["windows", "texts", "pan", "long", "states"]
-"""Of windows, over many rounds; of a model without state stream; of one with it; of the long run; of the states alone."""
+Asked = Literal["windows", "texts", "long_texts", "pan", "long", "states"]
+"""Of windows, over many rounds; of a model without state stream, and on as many stories as the long run; of one with it; of the long run; of states alone."""
 
 
 def world(chunk_frames: int = 4, **what: Any) -> "World":
@@ -54,10 +54,10 @@ def measured(before: Path, model: Path, here: Any, asked: Asked, seed: int) -> d
     glp, found = open_model(model).eval(), dict[str, Any]()
     if asked == "states":
         return {"states": states(glp, here), "states_before": states(open_model(before).eval(), here)}
-    sampling, texts = Sampling(steps=STEPS, guidance=GUIDANCE, seed=seed), asked in ("windows", "texts")
+    sampling, texts = Sampling(steps=STEPS, guidance=GUIDANCE, seed=seed), asked in ("windows", "texts", "long_texts")
     if texts:
         glp = deaf_to_states(glp)
-    rounds, count = LONG_ROUNDS if asked == "windows" else ROUNDS, 3 * STORIES if asked == "long" else STORIES
+    rounds, count = LONG_ROUNDS if asked == "windows" else ROUNDS, 3 * STORIES if asked in ("long", "long_texts") else STORIES
     stories = list(episodes(here, rounds, 100 + seed, count, "unseen"))
     seen = horizon(predictor(glp, here, sampling), stories)
     found["horizon"], found["begun"] = seen.to_dict(), begun(stories, seen.fidelity.rounds_S)

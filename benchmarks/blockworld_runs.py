@@ -2,7 +2,7 @@
 
     python benchmarks/blockworld_runs.py prepare [--folder F]            films, curation, autoencoder, latents: once, shared by all
     python benchmarks/blockworld_runs.py run [--folder F] [ARM:SEED ...]  trains and measures what is not done yet, one after the other; all by default
-    python benchmarks/blockworld_runs.py measure [--folder F] [ARM:SEED ...]  measures models anew that other code has trained, after a change of what is measured
+    python benchmarks/blockworld_runs.py measure [--folder F] [ARM:SEED ...]  after a change of what is measured: measures anew what other code has trained
     python benchmarks/blockworld_runs.py confirm [--folder F]            after a change of code: keeps rows, if one of their kind made anew came out the same
     python benchmarks/blockworld_runs.py collect [--folder F]            writes the results, with the hash of the code, to benchmarks/results/blockworld.json
 
@@ -134,6 +134,8 @@ ARMS = {
         Arm(name="generative", asked="states", then="joint", along=True),
         Arm(name="matching", asked="states", then="matching", along=True),
         Arm(name="long_held_out", asked="long", world="held_out", then="joint", halves=(6000, 1500)),
+        # As many CPU-seconds of the simplest design.
+        Arm(name="last_frame_held_out", asked="long_texts", world="held_out", history="last_frames", halves=(round((6000 + 1500 * 2.3) / 1.12), 0)),
         Arm(name="long", asked="long", world="contact", then="joint", halves=(12000, 1000), apart=CALMER, later=(("optim.lr", 5e-4),)),
     )
 }
@@ -263,7 +265,7 @@ def collect(folder: Path) -> None:
 
     from pipelines.block_chain import BACKBONE, VAE
 
-    rows = [json.loads(file.read_text("utf-8")) for file in sorted((folder / "results").glob("*.json"))]
+    rows = [row for file in sorted((folder / "results").glob("*.json")) if (row := json.loads(file.read_text("utf-8")))["arm"] in ARMS]
 
     def taught(world: WorldName) -> float:
         """CPU-seconds of what every arm in a world shares, as far as it is there."""

@@ -30,7 +30,7 @@ def test_the_bounds_are_measured_without_a_model() -> None:
     assert [line[:26].strip() for line in lines[2:4]] == ["true simulator", "copy of the first frame"]
     assert figures["fidelity_truth"] == {"value": 1.0, "target": 1.0, "met": True}
     committed = json.loads((SCRIPT.parent / "results" / "blockworld.json").read_text("utf-8"))
-    first = [each["horizon"]["fidelity"]["obeyed_R"][0] for each in committed["runs"] if each["arm"] == "long_plain"]
+    first = [each["horizon"]["fidelity"]["obeyed_R"][0] for each in committed["runs"] if each["arm"] == "long_held_out"]
     assert figures["fidelity_step_1"]["value"] == (pytest.approx(sum(first) / len(first), abs=1e-4) if first else None)
     assert any(line.startswith("committed results, ") for line in lines)
 
@@ -56,7 +56,7 @@ def made(arm: str, seed: int, last: float, rank: float = 0.0, code: str = "old")
 ABOUT = {
     "machine": {"cpu": "one", "cores": 2},
     "taught_cpu_s": {"plain": 60.0, "contact": 120.0},
-    "worlds": {"pan": "plain", "generative": "plain", "matching": "plain", "swin": "plain", "long_plain": "contact"},
+    "worlds": {"pan": "plain", "generative": "plain", "matching": "plain", "swin": "plain", "long_held_out": "contact"},
 }
 
 
@@ -79,15 +79,17 @@ def test_an_ordering_is_met_only_if_every_seed_shows_it_and_results_of_other_cod
     assert found["longest_arm_cpu_minutes"] == {"value": 4.0, "target": 8.0, "met": True}
     assert found["all_runs_cpu_minutes"]["value"] == (2 * 60 + 4 * 120 + 4 * 30 + 180) / 60  # both arms begin with one first phase
     assert found["results_are_of_this_code"]["met"] is False
-    assert table.figures({"runs": [made("long_plain", 0, 0.9)], **ABOUT})["long_run_cpu_minutes"]["value"] == 5.0
+    assert table.figures({"runs": [made("long_held_out", 0, 0.9)], **ABOUT})["long_run_cpu_minutes"]["value"] == 5.0
     now = [made("pan", 0, 0.9, code=table.CODE["pan"])]
     assert table.figures({"runs": now, **ABOUT})["results_are_of_this_code"]["met"] is True
     assert table.lines({"runs": now, **ABOUT})[0] == "committed results, of this code"
+    kept = [*now, made("pan", 1, 0.9, code=table.CODE["pan"]) | {"same_as_before": ["pan 0"]}]
+    assert table.lines({"runs": kept, **ABOUT})[1].startswith("1 rows trained by this code, 1 kept because one of their kind")
     assert table.lines({"runs": [*now, *runs[:1]], **ABOUT})[0].startswith("committed results, STALE: generative 0;")
 
 
 def test_of_a_long_runs_seeds_the_mean_is_held_against_the_target_and_the_time_of_the_slowest(table: ModuleType) -> None:
-    runs = [made("long_plain", 0, 0.9), made("long_plain", 1, 0.7) | {"cpu_s": [60.0, 180.0]}]
+    runs = [made("long_held_out", 0, 0.9), made("long_held_out", 1, 0.7) | {"cpu_s": [60.0, 180.0]}]
     for each, first in zip(runs, (1.0, 0.92), strict=True):
         each["horizon"]["fidelity"]["obeyed_R"][0] = first
     found = table.figures({"runs": runs, **ABOUT})
