@@ -362,7 +362,7 @@ def main() -> int:
     cli.add_argument("what", choices=("prepare", "run", "measure", "confirm", "collect", "cost"))
     cli.add_argument("arms", nargs="*", metavar="ARM:SEED")
     cli.add_argument("--folder", type=Path, default=Path("blockworld-runs"))
-    given = cli.parse_args()
+    given = cli.parse_intermixed_args()
     import torch
 
     torch.set_num_threads(1)
