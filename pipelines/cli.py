@@ -30,6 +30,7 @@ PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_opt
 Out = Annotated[str, typer.Argument(help="The output of `pan curate`: a folder or uri.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE on top of the recipe, such as filters.motion.low=0.02; may be repeated.")]
+Named = Annotated[str, typer.Argument(help="A packaged recipe, a TOML file, or train: the defaults of `pan train`.")]
 
 
 @app.command(context_settings=PASSED_ON, short_help="Raw videos to shards, manifest and reasons.")
@@ -209,49 +210,37 @@ def inspect(
 
 
 @recipes.command("show")
-def recipe_show(
-    name: Annotated[str, typer.Argument(help="A packaged recipe or a TOML file.")] = "local",
-    sets: Sets = None,
-    as_json: AsJson = False,
-) -> None:
+def recipe_show(name: Named = "local", sets: Sets = None, as_json: AsJson = False) -> None:
     """Print the resolved recipe: every key, its value and what it is for."""
-    from pipelines import recipe
+    from pipelines import recipe_kinds, strict_toml
 
-    resolved = recipe.load(name, sets or [])
-    _print(resolved.model_dump(mode="json"), as_json, lambda _: resolved.to_toml(comments=True))
+    resolved = recipe_kinds.load(name, sets or []).settings
+    _print(resolved.model_dump(mode="json"), as_json, lambda _: strict_toml.dump(resolved, comments=True))
 
 
 @recipes.command("check")
-def recipe_check(
-    name: Annotated[str, typer.Argument(help="A packaged recipe or a TOML file.", show_default=False)],
-    sets: Sets = None,
-    as_json: AsJson = False,
-) -> None:
-    """Check a recipe: every problem at once, exit code 2 if there is any."""
-    from pipelines import recipe
+def recipe_check(name: Named, sets: Sets = None, as_json: AsJson = False) -> None:
+    """Check a recipe: which command it is for, or every problem at once; exit code 2 if there is any."""
+    from pipelines import recipe_kinds
     from pipelines.strict_toml import SettingsError
 
     try:
-        resolved = recipe.load(name, sets or [])
+        told = recipe_kinds.load(name, sets or []).checked()
     except SettingsError as error:
         if not as_json:
             raise
         _print({"recipe": name, "ok": False, "problems": error.problems}, True, str)
         raise typer.Exit(Exit.USAGE) from error
-    digest = recipe.digest_of(resolved.plan_settings())
-    _print({"recipe": name, "ok": True, "problems": [], "plan_digest": digest}, as_json, lambda _: f"{name}: ok (plan settings {digest})")
+    digest = f", plan settings {told['plan_digest']}" if "plan_digest" in told else ""
+    _print({"recipe": name} | told, as_json, lambda _: f"{name}: ok (a recipe of `pan {told['kind']}`{digest})")
 
 
 @recipes.command("diff")
-def recipe_diff(
-    left: Annotated[str, typer.Argument(help="A packaged recipe or a TOML file.", show_default=False)],
-    right: Annotated[str, typer.Argument(help="Another one.", show_default=False)],
-    as_json: AsJson = False,
-) -> None:
-    """Print the keys in which two resolved recipes differ."""
-    from pipelines import recipe
+def recipe_diff(left: Named, right: Named, as_json: AsJson = False) -> None:
+    """Print the keys in which two resolved recipes of one kind differ."""
+    from pipelines import recipe, recipe_kinds
 
-    found = recipe.differences(recipe.load(left).model_dump(mode="json"), recipe.load(right).model_dump(mode="json"))
+    found = recipe_kinds.differences(left, right)
     _print({key: {"left": a, "right": b} for key, (a, b) in found.items()}, as_json, lambda _: recipe.difference_text(found))
 
 

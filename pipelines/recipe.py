@@ -135,12 +135,29 @@ def load(name_or_file: str = "local", sets: Iterable[str] = ()) -> Recipe:
     Raises:
         SettingsError: no such recipe, not TOML, an unknown key, a wrong type, a value out of bounds; all problems at once.
     """
-    return loads(*_read(name_or_file), sets)
+    return loads(*read(name_or_file), sets)
 
 
 def loads(text: str, where: str, sets: Iterable[str] = ()) -> Recipe:
     """A recipe from its TOML text, which errors name `where`; otherwise as `load`."""
     return strict_toml.build(Recipe, strict_toml.apply_sets(strict_toml.parse(text, where), sets), where)
+
+
+def read(name_or_file: str) -> tuple[str, str]:
+    """A recipe's text and how an error names it.
+
+    Raises:
+        SettingsError: no such recipe, or a file that is no text.
+    """
+    if name_or_file in names():
+        return resources.files(RECIPES).joinpath(f"{name_or_file}.toml").read_text("utf-8"), f"recipe {name_or_file}"
+    path = Path(name_or_file)
+    if not path.is_file():
+        raise SettingsError(f"recipe {name_or_file}", [f"neither a packaged recipe ({', '.join(names())}) nor a file"])
+    try:
+        return path.read_text("utf-8"), str(path)
+    except UnicodeDecodeError as error:
+        raise SettingsError(str(path), [f"not UTF-8: {error}"]) from error
 
 
 def differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -158,16 +175,3 @@ def difference_text(found: Mapping[str, tuple[Any, Any]]) -> str:
 
 def _shown(value: object) -> str:
     return "not set" if value is None else strict_toml.toml_or_repr(value)
-
-
-def _read(name_or_file: str) -> tuple[str, str]:
-    """A recipe's text and how an error names it."""
-    if name_or_file in names():
-        return resources.files(RECIPES).joinpath(f"{name_or_file}.toml").read_text("utf-8"), f"recipe {name_or_file}"
-    path = Path(name_or_file)
-    if not path.is_file():
-        raise SettingsError(f"recipe {name_or_file}", [f"neither a packaged recipe ({', '.join(names())}) nor a file"])
-    try:
-        return path.read_text("utf-8"), str(path)
-    except UnicodeDecodeError as error:
-        raise SettingsError(str(path), [f"not UTF-8: {error}"]) from error

@@ -1,13 +1,20 @@
 """The recipe: packaged ones load, the resolved text is a recipe again, the plan's settings leave out what does not decide."""
 
+import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from curation.config import Config
-from pipelines import recipe, strict_toml
+from pipelines import cli, recipe, strict_toml, train_recipe
 from pipelines.recipe import Recipe
+from pipelines.recipe_kinds import kind_of
 from pipelines.strict_toml import SettingsError
+from pipelines.train_recipe import TrainRecipe
+
+Pan = Callable[..., tuple[int, str, str]]
 
 
 @pytest.mark.parametrize("name", ["blockworld", "local", "pan"])
@@ -97,3 +104,52 @@ def test_a_recipe_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(SettingsError, match="not UTF-8"):
         recipe.load(str(path))
+
+
+@pytest.fixture
+def pan(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Pan:
+    """`pan WORDS` in this process: exit code, what it printed, and its errors."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["pan", *words])
+        return cli._run(), *capsys.readouterr()
+
+    return run
+
+
+def test_every_key_of_a_training_is_shown_with_what_it_is_for(pan: Pan, tmp_path: Path) -> None:
+    code, shown, _ = pan("recipe", "show", "train", "--set", "loop.windows=7")
+    assert code == 0
+    assert train_recipe.load(None, ["loop.windows=7"]) == strict_toml.build(TrainRecipe, strict_toml.parse(shown, "shown"), "shown")
+    keys = [line for line in shown.splitlines() if line and not line.startswith("[")]
+    assert len(keys) == len(list(strict_toml.known_keys(TrainRecipe))) - shown.count("\n[")
+    assert [line for line in keys if "  # " not in line] == []
+    again = tmp_path / "again.toml"
+    again.write_text(shown)
+    assert pan("recipe", "diff", "train", str(again))[:2] == (0, "loop.windows: 960 -> 7\n")
+
+
+def test_a_recipe_that_a_training_wrote_is_checked_as_such(pan: Pan, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text(train_recipe.load(None).to_toml())
+    assert pan("recipe", "check", str(file)) == (0, f"{file}: ok (a recipe of `pan train`)\n", "")
+    assert json.loads(pan("recipe", "check", str(file), "--json")[1]) == {"recipe": str(file), "kind": "train", "ok": True, "problems": []}
+    file.write_text("[loop]\nwindow = 3\n[workers]\nleast = 2\nmost = 1\n")
+    code, _, told = pan("recipe", "check", str(file))
+    assert (code, told) == (2, f"pan: recipe {file}: loop.window: unknown key; did you mean loop.windows?\n")
+    code, told, _ = pan("recipe", "check", "local")
+    assert told == f"local: ok (a recipe of `pan curate`, plan settings {recipe.digest_of(recipe.load().plan_settings())})\n"
+
+
+def test_recipes_of_two_kinds_are_not_compared(pan: Pan) -> None:
+    code, _, told = pan("recipe", "diff", "local", "train")
+    assert code == 2
+    assert told.startswith("pan: recipe diff: local is a recipe of `pan curate` and train of `pan train`")
+
+
+def test_a_key_tells_whose_recipe_it_is() -> None:
+    assert Recipe.model_fields.keys() & TrainRecipe.model_fields.keys() == set()
+    assert [kind_of(strict_toml.parse(text, "here")) for text in ("", "[split]", "[lop]", "phase = 'joint'", "[loop]\n[optin]")] == [
+        *["curate"] * 3,
+        *["train"] * 2,
+    ]
