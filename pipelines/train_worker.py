@@ -37,7 +37,9 @@ def worker(told: dict[str, Any]) -> None:
     except (ValueError, TrainingDiverged) as error:
         write_ending(out, told["start"], fault=type(error).__name__, text=str(error))
         raise
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise  # it is told to stop
+    except BaseException as error:  # some libraries' faults are no Exception
         write_fault(out, told["start"], rank, error)
         raise
     if rank == 0:
@@ -56,7 +58,7 @@ def read_ending(out: Path, start: str) -> dict[str, str]:
     return told if told.get("start") == start else {}
 
 
-def write_fault(out: Path, start: str, rank: int, error: Exception) -> None:
+def write_fault(out: Path, start: str, rank: int, error: BaseException) -> None:
     """What this rank's own code met."""
     from torch import OutOfMemoryError
 

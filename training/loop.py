@@ -1,6 +1,7 @@
 """Loop: a phase of training, step after step, on one rank of any number: learns, validates, saves, and goes on from where a run was stopped."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
@@ -18,7 +19,7 @@ from training.optim import Average, Guard, TrainingDiverged, adamw, gradients, r
 from training.parallel import World
 from training.phases import Phase
 from training.seen import Seen
-from training.snapshots import Snapshots
+from training.snapshots import Snapshot, Snapshots
 from training.step import Batch, Data, Sums, errors, seeded
 from training.trackers import Watcher
 from training.validation import Stopping, validate
@@ -154,7 +155,7 @@ class Trainer:
         """Takes up the newest whole checkpoint: weights, optimiser, schedule, data cursor, guard; noise is a function of seed and step.
 
         Raises:
-            ValueError: the checkpoint is of another phase, seed or corpus.
+            ValueError: the checkpoint is of another phase, seed or corpus, of other parameters, or has no moving average to go on with.
         """
         snapshot = self.snapshots.newest()
         if snapshot is None:
@@ -163,6 +164,7 @@ class Trainer:
         state, loop = snapshot.state, self.settings.loop
         for name, mine in (("phase", self.phase.name), ("seed", loop.seed)):
             must(state[name] == mine, f"{snapshot.path}: its {name} is {state[name]!r}, this run's {mine!r}; give the run a new folder, or the same {name}")
+        self._check_average(snapshot)
         self.snapshots.load(snapshot, tensors(self.optimiser, self._learning(), self.average))
         self.train.load_state_dict(state["data"])
         self.guard.load_state_dict(state["guard"])
@@ -171,6 +173,17 @@ class Trainer:
         self.step, self.validation = state["step"], float("nan") if snapshot.validation is None else snapshot.validation
         self.steps = self._planned()
         return True
+
+    def _check_average(self, snapshot: Snapshot) -> None:
+        """Whether the checkpoint has the moving average that is asked for; one that is not asked for is left where it is, and said."""
+        there, ema = any(name.startswith("average.") for name in snapshot.tensors), self.settings.optim.ema
+        must(
+            there or self.average is None,
+            f"{snapshot.path} has no moving average of the weights, and optim.ema is {ema}: an average cannot begin in the middle of a run; "
+            "set optim.ema=0 as before, or give the run a new folder",
+        )
+        if there and self.average is None and self.mesh.rank == 0:
+            warnings.warn(f"{snapshot.path} has a moving average of the weights, which ends here: optim.ema is 0, the last weights are kept", stacklevel=3)
 
     def restore_best(self) -> int | None:
         """Fills the weights with those of the best validated checkpoint; its step. None, and nothing is changed, where none was validated."""

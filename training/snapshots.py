@@ -20,6 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from curation import whole
+from training.snapshot_faults import told_plainly
 
 MARKER, STATE = "COMMITTED", "state.json"
 _BLOCK = 1 << 22
@@ -45,6 +46,13 @@ class Snapshot:
         told: dict[str, Any] = json.loads((self.path / STATE).read_text("utf-8"))
         return told
 
+    @property
+    def tensors(self) -> frozenset[str]:
+        """The names of what it holds."""
+        from torch.distributed.checkpoint import FileSystemReader
+
+        return frozenset(FileSystemReader(self.path).read_metadata().state_dict_metadata)
+
 
 class Snapshots:
     """The checkpoints of one run in a folder that every rank can reach; the newest are kept, and the best.
@@ -66,7 +74,11 @@ class Snapshots:
             warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a single process is meant
 
     def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], validation: float | None = None) -> None:
-        """Copies the tensors and writes them in the background; waits only for the snapshot before. All ranks call it."""
+        """Copies the tensors and writes them in the background; waits only for the snapshot before. All ranks call it.
+
+        Raises:
+            OSError: the snapshot before could not be written. RuntimeError: another fault of torch's writer.
+        """
         from torch.distributed.checkpoint import FileSystemWriter, async_save
 
         self.settle()
@@ -76,14 +88,15 @@ class Snapshots:
             path.mkdir(parents=True)
             whole.write(path / STATE, json.dumps(state))
         self._together()
-        written = async_save(dict(tensors), storage_writer=FileSystemWriter(path, thread_count=1), process_group=self._group, no_dist=self._group is None)
+        with told_plainly(path, "written"):
+            written = async_save(dict(tensors), storage_writer=FileSystemWriter(path, thread_count=1), process_group=self._group, no_dist=self._group is None)
         self._pending = self._thread.submit(self._finish, written, path, step, validation)
 
     def settle(self) -> None:
         """Waits until what is being written is committed.
 
         Raises:
-            OSError: it could not be written.
+            OSError: it could not be written. RuntimeError: another fault of torch's writer.
         """
         if self._pending is not None:
             self._pending.result()
@@ -120,11 +133,12 @@ class Snapshots:
         """Fills `tensors`, sharded over any number of ranks, from a snapshot of any other number.
 
         Raises:
-            CheckpointException: a tensor is not in it, or has another shape.
+            ValueError: a tensor is not in it, or has another shape. OSError: a file cannot be read. RuntimeError: another fault of torch's reader.
         """
         from torch.distributed.checkpoint import FileSystemReader, load
 
-        load(dict(tensors), storage_reader=FileSystemReader(snapshot.path), process_group=self._group, no_dist=self._group is None)
+        with told_plainly(snapshot.path, "read"):
+            load(dict(tensors), storage_reader=FileSystemReader(snapshot.path), process_group=self._group, no_dist=self._group is None)
 
     def close(self) -> None:
         """Settles, and ends the thread."""
@@ -133,7 +147,8 @@ class Snapshots:
 
     def _finish(self, written: Any, path: Path, step: int, validation: float | None) -> None:
         """In the thread: waits for all ranks' shards; the first rank then commits them, and removes what need not be kept."""
-        written.result()
+        with told_plainly(path, "written"):
+            written.result()
         if self._first:
             commit(path, step, validation)
             prune(self.folder, self._keep)

@@ -20,13 +20,13 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return {"out": str(tmp_path), "shards": "s", "model": "m", "image": None, "settings": {}, "start": "1-1"}
 
 
-def training(monkeypatch: pytest.MonkeyPatch, outcome: Exception | str) -> list[int]:
+def training(monkeypatch: pytest.MonkeyPatch, outcome: BaseException | str) -> list[int]:
     """Puts `outcome` in place of the training; the list grows with each attempt."""
     tried: list[int] = []
 
     def train(*args: object, **options: object) -> str:
         tried.append(1)
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
@@ -61,6 +61,22 @@ def test_any_other_fault_is_tried_again_and_kept_until_an_attempt_begins(told: d
     worker(told)
     assert read_faults(out, "1-1") == {}
     assert read_ending(out, "1-1") == {"start": "1-1", "ending": "the end"}
+
+
+def test_a_fault_that_is_no_exception_is_written_down_and_a_stop_is_none(told: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Severe(BaseException):
+        """As torch.distributed.checkpoint's own."""
+
+    for stop in (KeyboardInterrupt, SystemExit):
+        training(monkeypatch, stop())
+        with pytest.raises(stop):
+            worker(told)
+    assert read_faults(Path(told["out"]), "1-1") == {}
+    training(monkeypatch, Severe("ours"))
+    with pytest.raises(Severe):
+        worker(told)
+    with pytest.raises(RuntimeError, match="each time that it was tried: Severe: ours"):
+        own_fault(Path(told["out"]), "1-1", [0])
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,17 @@ def test_another_seed_or_phase_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path, "joint", epochs=1).run()
 
 
+def test_a_moving_average_neither_begins_in_the_middle_nor_ends_unsaid(tmp_path: Path) -> None:
+    trainer(tmp_path / "without", steps=1).run()
+    with pytest.raises(ValueError, match=r"step_00000001 has no moving average of the weights, and optim\.ema is 0\.9: .* set optim\.ema=0"):
+        trainer(tmp_path / "without", steps=2, ema=0.9).run()
+    trainer(tmp_path / "with", steps=1, ema=0.9).run()
+    again = trainer(tmp_path / "with", steps=2)
+    with pytest.warns(UserWarning, match=r"has a moving average of the weights, which ends here: optim\.ema is 0"):
+        again.run()
+    assert again.step == 2
+
+
 def poisoned(run: Trainer, steps: set[int]) -> None:
     """From now on the loss of these steps is no number."""
     plain = run.glp.window_loss

@@ -1,11 +1,14 @@
 """Snapshots: they are there whole or not at all, and a damaged one is passed over."""
 
+import errno
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from training.snapshot_faults import plain
 from training.snapshots import MARKER, Snapshots, best, committed
 
 
@@ -108,3 +111,48 @@ def test_where_no_validation_is_a_number_there_is_no_best_and_the_newest_are_kep
     saved(tmp_path, {1: math.nan, 2: None, 3: math.nan}, keep_last=2)
     assert [each.step for each in committed(tmp_path)] == [2, 3]
     assert Snapshots(tmp_path).best() is None
+
+
+def test_a_disk_that_is_full_while_a_checkpoint_is_written_is_the_storages_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one rank torch hides it behind a RuntimeError of its own, and both in a fault that is no Exception."""
+
+    class Full:
+        """A file of a full disk."""
+
+        def write(self, data: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    snapshots = saved(tmp_path, {1: None})
+    written = torch.distributed.checkpoint.filesystem._write_item
+
+    def full(transforms: Any, stream: Any, *rest: Any) -> Any:
+        stream.write = Full().write
+        return written(transforms, stream, *rest)
+
+    monkeypatch.setattr("torch.distributed.checkpoint.filesystem._write_item", full)
+    snapshots = Snapshots(tmp_path)
+    snapshots.save(2, {"a": torch.ones(4)}, {"step": 2})
+    with pytest.raises(OSError, match="step_00000002 could not be written on rank 0: No space left on device") as met:
+        snapshots.settle()
+    assert met.value.errno == errno.ENOSPC
+    assert [each.step for each in committed(tmp_path)] == [1]
+
+
+@pytest.mark.parametrize(("held", "text"), [({"b": torch.zeros(4)}, "Missing key"), ({"a": torch.zeros(5)}, "Size mismatch")])
+def test_a_checkpoint_of_other_parameters_is_the_users_fault(tmp_path: Path, held: dict[str, torch.Tensor], text: str) -> None:
+    snapshots = saved(tmp_path, {1: None})
+    found = snapshots.newest()
+    assert found is not None
+    assert found.tensors == {"a"}
+    with pytest.raises(ValueError, match=rf"step_00000001 could not be read on rank 0: .*{text}.* take the run up with the settings that it began with"):
+        snapshots.load(found, held)
+
+
+def test_of_several_ranks_faults_the_storages_is_told_and_a_bug_stays_one() -> None:
+    short = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")
+    told = plain(Path("step"), "written", {0: ZeroDivisionError("its absence"), 3: short})
+    assert isinstance(told, OSError)
+    assert "on rank 3: the file is shorter than what was written, as on a full disk" in str(told)
+    told = plain(Path("step"), "written", {1: ZeroDivisionError("ours")})
+    assert type(told) is RuntimeError
+    assert str(told) == "checkpoint step could not be written on rank 1: ZeroDivisionError: ours"
