@@ -122,13 +122,13 @@ def in_process(asked: dict[str, Any], counts: dict[str, Any]) -> Exit:
     """
     import torch
 
-    from training.optim import TrainingDiverged
+    from training.optim import OverBudget
     from training.run import Places, RunSettings, train
 
     places = Places(shards=asked["shards"], model=Path(asked["model"]), out=Path(asked["out"]), image=asked["image"])
     try:
         ending = train(places, RunSettings(**asked["settings"]), device="cuda:0" if torch.cuda.is_available() else "cpu")
-    except TrainingDiverged as error:
+    except OverBudget as error:
         counts["over_budget"] = str(error)
         return Exit.OVER_BUDGET
     except torch.OutOfMemoryError as error:
@@ -157,7 +157,7 @@ def on_cluster(asked: dict[str, Any], recipe: "TrainRecipe", cpus: int | None, c
     except TrainingFailedError as error:
         failed = error
     told = read_ending(out, asked["start"])
-    if told.get("fault") == "TrainingDiverged":
+    if told.get("fault") in ("OverBudget", "TrainingDiverged"):
         counts["over_budget"] = told["text"]
         return Exit.OVER_BUDGET
     if told.get("fault"):

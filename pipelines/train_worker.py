@@ -14,7 +14,7 @@ ENDING, FAULTS = "ending.json", "faults"
 def worker(told: dict[str, Any]) -> None:
     """One rank, from plain settings; every rank gets the same.
 
-    A fault that another attempt would meet again (the user's, or a training that diverges) is written down; the next attempt of the same start then ends at
+    A fault that another attempt would meet again (the user's, or more faults than are allowed) is written down; the next attempt of the same start then ends at
     once instead of training. Any other is written down beside it, for the case that no attempt gets any further; a rank that is killed tells nothing.
 
     Args:
@@ -23,7 +23,7 @@ def worker(told: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
 
-    from training.optim import TrainingDiverged
+    from training.optim import OverBudget
     from training.run import Places, RunSettings, train
 
     out = Path(told["out"])
@@ -34,7 +34,7 @@ def worker(told: dict[str, Any]) -> None:
     places = Places(shards=told["shards"], model=Path(told["model"]), out=out, image=told["image"])
     try:
         ending = train(places, RunSettings(**told["settings"]), device=str(ray.train.torch.get_device()), report=ray.train.report)
-    except (ValueError, TrainingDiverged) as error:
+    except (ValueError, OverBudget) as error:
         write_ending(out, told["start"], fault=type(error).__name__, text=str(error))
         raise
     except (KeyboardInterrupt, SystemExit):

@@ -1,7 +1,6 @@
 """Loop: a phase of training, step after step, on one rank of any number: learns, validates, saves, and goes on from where a run was stopped."""
 
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
@@ -11,15 +10,18 @@ from typing import Literal
 import torch
 from torch import nn
 
+from training.every_rank import every_rank
+from training.left_out import LeftOut
 from training.loop_settings import Settings
 from training.meter import Meter, line
 from training.model.glp import GLP
 from training.model.plain import must
-from training.optim import Average, Guard, TrainingDiverged, adamw, gradients, rate, scale_, set_rate, tensors, total_norm
+from training.optim import Average, Guard, OverBudget, adamw, gradients, rate, scale_, set_rate, tensors, total_norm
 from training.parallel import World
 from training.phases import Phase
+from training.resuming import check
 from training.seen import Seen
-from training.snapshots import Snapshot, Snapshots
+from training.snapshots import Snapshots
 from training.step import Batch, Data, Sums, errors, seeded
 from training.trackers import Watcher
 from training.validation import Stopping, validate
@@ -37,6 +39,7 @@ class Trainer:
         watchers: told on the first rank alone.
         films: makes and shows a film of the model as it is; called on all ranks.
         report: told the figures too, on all ranks at the same steps.
+        left_out: counts the samples that failed their check, and ends a run of too many.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Trainer:
         films: Callable[[int], None] | None = None,
         report: Callable[[dict[str, float]], None] | None = None,
         device: str = "cpu",
+        left_out: LeftOut | None = None,
     ) -> None:
         self.glp, self.phase, self.train, self.held, self.settings, self.device = glp, phase, train, held, settings, device
         self.mesh, self._watchers, self._films, self._report = mesh or World(), watchers, films, report
@@ -68,8 +72,10 @@ class Trainer:
         self.lr = self.norm = 0.0
         self.seen = Seen(folder.parent / "samples", self.mesh) if loop.samples else None
         self._held_start = held.state_dict() if held is not None else None
+        self.left_out = LeftOut() if left_out is None else left_out
         self._found: Sums | None = None
         self._validated_at: int | None = None
+        self._saved_at: int | None = None
         self.meter = self._meter()
         glp.train()
 
@@ -77,24 +83,36 @@ class Trainer:
         """Trains to the end, from the newest checkpoint if there is one, and saves; returns why it ended.
 
         Raises:
-            TrainingDiverged: too many bad steps in a row; nothing of them is saved.
+            OverBudget: too many bad steps in a row, or too many samples left out; the checkpoint that is being written is finished first.
         """
         self.resume()
         if self.seen is not None:
             self.seen.begin(self.snapshots.agreed(time.time_ns()))
         self._since, begun = time.monotonic(), self.step
+        try:
+            ending = self._trained(begun)
+        except OverBudget:
+            self.snapshots.settle()
+            raise
+        if self.step > begun and self._saved_at != self.step:
+            self.save()
+        self.snapshots.settle()
+        return ending
+
+    def _trained(self, begun: int) -> Ending:
+        """Step after step, until there is a reason to end."""
         ending: Ending | None = self._over()
         while ending is None:
             for batches in self._taken(begun):
                 if self.seen is not None:
                     self.seen.told(self.step + 1, batches)
-                self._learnt(batches)
+                self.learn(batches)
                 ending = self._after_step(begun) or self._over()
                 if ending is not None:
                     break
-        if self.step > begun and self.guard.row == 0:
-            self.save()
-        self.snapshots.settle()
+        skipped = self.train.skipped
+        self.left_out.add(skipped, every_rank([self.left_out.untold(skipped)], self.mesh.data, self.device), self.mesh.data)
+        self.left_out.check()
         return ending
 
     def learn(self, batches: Sequence[Batch]) -> bool:
@@ -103,6 +121,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         sums = self._gradients(batches).reduced(self.mesh.data)
         if float(sums.weight) == 0:  # nothing but samples that failed their check, on all ranks
+            self.guard.empty()
             self.step += 1
             return False
         with self.meter.timed("optimiser"):
@@ -126,17 +145,9 @@ class Trainer:
             self._found = sums if self._found is None else self._found + sums
         return good
 
-    def _learnt(self, batches: Sequence[Batch]) -> None:
-        """As `learn`; a run that ends here keeps the checkpoint that is being written."""
-        try:
-            self.learn(batches)
-        except TrainingDiverged:
-            self.snapshots.settle()
-            raise
-
     def save(self) -> None:
-        """Writes a checkpoint in the background."""
-        settings = self.settings
+        """Writes a checkpoint in the background; behind a bad step too, which leaves the weights as they were and is counted in the guard's state."""
+        settings, self._saved_at = self.settings, self.step
         state = {
             "phase": self.phase.name,
             "seed": settings.loop.seed,
@@ -161,10 +172,8 @@ class Trainer:
         if snapshot is None:
             self.steps = self._planned()
             return False
-        state, loop = snapshot.state, self.settings.loop
-        for name, mine in (("phase", self.phase.name), ("seed", loop.seed)):
-            must(state[name] == mine, f"{snapshot.path}: its {name} is {state[name]!r}, this run's {mine!r}; give the run a new folder, or the same {name}")
-        self._check_average(snapshot)
+        state = snapshot.state
+        check(snapshot, state, self.phase.name, self.settings, aloud=self.mesh.rank == 0)
         self.snapshots.load(snapshot, tensors(self.optimiser, self._learning(), self.average))
         self.train.load_state_dict(state["data"])
         self.guard.load_state_dict(state["guard"])
@@ -173,17 +182,6 @@ class Trainer:
         self.step, self.validation = state["step"], float("nan") if snapshot.validation is None else snapshot.validation
         self.steps = self._planned()
         return True
-
-    def _check_average(self, snapshot: Snapshot) -> None:
-        """Whether the checkpoint has the moving average that is asked for; one that is not asked for is left where it is, and said."""
-        there, ema = any(name.startswith("average.") for name in snapshot.tensors), self.settings.optim.ema
-        must(
-            there or self.average is None,
-            f"{snapshot.path} has no moving average of the weights, and optim.ema is {ema}: an average cannot begin in the middle of a run; "
-            "set optim.ema=0 as before, or give the run a new folder",
-        )
-        if there and self.average is None and self.mesh.rank == 0:
-            warnings.warn(f"{snapshot.path} has a moving average of the weights, which ends here: optim.ema is 0, the last weights are kept", stacklevel=3)
 
     def restore_best(self) -> int | None:
         """Fills the weights with those of the best validated checkpoint; its step. None, and nothing is changed, where none was validated."""
@@ -216,7 +214,9 @@ class Trainer:
             if layout is not None:
                 latents = batch.window.latents_BCFHW
                 patch = self.glp.spec.decoder.patch
-                self.meter.windows(len(latents), layout, latents.shape[3] // patch[1] * (latents.shape[4] // patch[2]))
+                real = None if batch.window.real_B is None else int(batch.window.real_B.sum())
+                frames_G = sums.chunk.count.tolist()[: len(layout.chunks)]
+                self.meter.windows(len(latents), layout, latents.shape[3] // patch[1] * (latents.shape[4] // patch[2]), real, frames_G)
         assert found is not None
         return found
 
@@ -232,7 +232,7 @@ class Trainer:
         if loop.films_every and self._films is not None and (self.step % loop.films_every == 0 or last):
             with self._averaged():
                 self._films(self.step)
-        if (self.step % loop.save_every == 0 or better) and not last and self.guard.row == 0:
+        if (self.step % loop.save_every == 0 or better) and not last:
             self.save()
         return ending  # type: ignore[return-value]
 
@@ -248,13 +248,21 @@ class Trainer:
         return self.stopping.told(self.validation)
 
     def _log(self, begun: int) -> None:
-        """Figures and a line with the time left."""
+        """Figures of all ranks, and a line with the time left.
+
+        Raises:
+            OverBudget: too many samples were left out.
+        """
+        skipped = self.train.skipped
+        ranks = every_rank([self.left_out.untold(skipped), *self.meter.numbers()], self.mesh.data, self.device)
+        self.left_out.add(skipped, ranks, self.mesh.data)
         loss: dict[str, float] = {} if self._found is None else {"loss": self._found.mean} | self._found.figures()  # none: nothing but bad steps
         figures = loss | {"lr": self.lr, "gradient_norm": self.norm, "skipped_steps": float(self.guard.skipped), "epoch": float(self.train.epoch)}
-        figures |= {"left_out_samples": float(len(self.train.skipped))} | self.meter.read()
+        figures |= {"left_out_samples": float(len(self.left_out))} | self.meter.read([row[1:] for row in ranks])
         rest = (time.monotonic() - self._since) / (self.step - begun) * (self.steps - self.step)
         self._tell(figures, line(self.step, self.steps, self.settings.loop.epochs, figures, self.validation, rest))
         self._found = None
+        self.left_out.check()
 
     def _tell(self, figures: dict[str, float], line: str) -> None:
         if self.mesh.rank == 0:

@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -72,11 +72,20 @@ class Meter:
     parts_s: dict[str, float] = field(default_factory=dict)
     _marked: list[tuple[str, Any, Any]] = field(default_factory=list, repr=False)
 
-    def windows(self, count: int, layout: Layout, tokens_per_frame: int) -> None:
-        """Counts windows that were learnt from: only what the mask lets be attended, and the frozen language model not at all."""
-        each = forward_flops(self.spec, layout, tokens_per_frame, state=self.state)
-        self.useful += count * each.training() / self.sequence
-        self.done += count * each.training(self.recomputed) / self.sequence
+    def windows(self, count: int, layout: Layout, tokens_per_frame: int, real: int | None = None, frames_G: Sequence[int] | None = None) -> None:
+        """Counts windows that went through a step: only what the mask lets be attended, and the frozen language model not at all.
+
+        Args:
+            count: those that were computed, blanks too. layout: of them all.
+            real: those that were learnt from; all by default. Blanks are work that is done, and of no use.
+            frames_G: latent frames learnt from, by chunk of the window; by default every window has all. A chunk that is not there is of no use either.
+        """
+        real = count if real is None else real
+        self.done += count * self._operations(layout, tokens_per_frame, self.recomputed) / self.sequence
+        for chunks, windows in enumerate(_lengths(real, layout.chunks, frames_G), 1):
+            if windows:
+                own = replace(layout, chunks=layout.chunks[:chunks])
+                self.useful += windows * self._operations(own, tokens_per_frame) / self.sequence
 
     def spent(self, part: str, seconds: float) -> None:
         """Adds seconds to a part of the step."""
@@ -96,26 +105,51 @@ class Meter:
         ended.record()
         self._marked.append((part, began, ended))
 
-    def read(self) -> dict[str, float]:
-        """The figures since the last reading.
-
-        step_s, seconds a step; share_*, each part's share of them; mfu, useful operations as a share of `mfu_ceiling_tflops`, the matrix products that this
-        device was measured to reach; hfu, the same with what was computed twice.
-        """
+    def numbers(self) -> list[float]:
+        """What was counted since the last reading: operations of use, operations done, and the seconds of each part, in the order of `parts_s`."""
         for part, began, ended in self._marked:
             ended.synchronize()
             self.spent(part, began.elapsed_time(ended) / 1000)
         self._marked = []
-        whole = sum(self.parts_s.values())
+        return [self.useful, self.done, *self.parts_s.values()]
+
+    def read(self, ranks: Sequence[Sequence[float]] | None = None) -> dict[str, float]:
+        """The figures since the last reading.
+
+        step_s, seconds a step; share_*, each part's share of them, both of the rank that waited for data the longest: the others wait for it. mfu, useful
+        operations of all ranks as a share of `mfu_ceiling_tflops`, the matrix products that this device was measured to reach; hfu, the same of all that was
+        computed, blanks and what is computed twice too.
+
+        Args:
+            ranks: each rank's `numbers`; by default this one's alone.
+        """
+        ranks = [self.numbers()] if ranks is None else ranks
+        parts = [dict(zip(self.parts_s, row[2:], strict=True)) for row in ranks]
+        slowest = max(parts, key=lambda part: part.get("data", 0.0))
+        whole = sum(slowest.values())
         if not self.steps or not whole:
             return {}
         best = ceiling(self.device, self.dtype)
-        top = best * whole
-        figures = {"step_s": whole / self.steps, "mfu": self.useful / top, "hfu": self.done / top, "mfu_ceiling_tflops": best / 1e12}
-        figures |= {f"share_{part}": seconds / whole for part, seconds in self.parts_s.items()}
+        top = best * sum(sum(part.values()) for part in parts)
+        useful, done = (sum(row[number] for row in ranks) for number in (0, 1))
+        figures = {"step_s": whole / self.steps, "mfu": useful / top, "hfu": done / top, "mfu_ceiling_tflops": best / 1e12}
+        figures |= {f"share_{part}": seconds / whole for part, seconds in slowest.items()}
         self.useful = self.done = 0.0
         self.steps, self.parts_s = 0, {}
         return figures
+
+    def _operations(self, layout: Layout, tokens_per_frame: int, recomputed: float = 0.0) -> float:
+        """Of a window's training."""
+        return forward_flops(self.spec, layout, tokens_per_frame, state=self.state).training(recomputed)
+
+
+def _lengths(real: int, chunks: Sequence[int], frames_G: Sequence[int] | None) -> list[int]:
+    """How many windows have 1, 2, ... chunks; those that are there come first. Chunks that are shown clean are learnt from in none, and there with the next."""
+    if frames_G is None:
+        return [0] * (len(chunks) - 1) + [real]
+    having = [frames // length for frames, length in zip(frames_G, chunks, strict=True)]  # windows that have the chunk
+    having = [real, *(max(having[number:]) for number in range(1, len(having))), 0]
+    return [having[number] - having[number + 1] for number in range(len(chunks))]
 
 
 def line(step: int, steps: int, epochs: int, figures: Mapping[str, float], validation: float, rest_s: float) -> str:

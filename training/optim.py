@@ -35,8 +35,12 @@ class OptimSettings(Config):
     most_bad: int = Field(10, ge=1, description="so many skipped steps in a row end the run")
 
 
-class TrainingDiverged(RuntimeError):
-    """Too many bad steps in a row: the run ends, and its last good checkpoint stays."""
+class OverBudget(RuntimeError):
+    """A run has met more faults than its settings allow: it ends, and its checkpoints stay."""
+
+
+class TrainingDiverged(OverBudget):
+    """Too many bad steps in a row."""
 
 
 def adamw(named: Iterable[tuple[str, nn.Parameter]], settings: OptimSettings) -> torch.optim.AdamW:
@@ -155,13 +159,21 @@ class Guard:
         if why is None:
             self.norms, self.row = [*self.norms, norm][-self._settings.window :], 0
             return True
-        self.row += 1
-        if self.row >= self._settings.most_bad:
-            raise TrainingDiverged(
-                f"{self.row} bad steps in a row, the last with {why}; nothing was saved since the first of them. "
-                "Take the run up with a lower optim.lr, or look at the samples of these steps (samples/)"
-            )
+        self._bad(why, "Take the run up with a lower optim.lr, or look at the samples of these steps (samples/)")
         return False
+
+    def empty(self) -> None:
+        """Takes into account a step for which no rank had a sample to learn from: it changes nothing, as a bad one.
+
+        Raises:
+            TrainingDiverged: `most_bad` such or other bad steps in a row.
+        """
+        self._bad("no sample to learn from", "See by `pan verify` what is wrong with the shards and mend them; samples that fail their check are left out")
+
+    @property
+    def learnt(self) -> bool:
+        """Whether there ever was a good step."""
+        return bool(self.norms)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -170,6 +182,12 @@ class Guard:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse."""
         self.norms, self.row, self.not_finite, self.spikes = list(state["norms"]), state["row"], state["not_finite"], state["spikes"]
+
+    def _bad(self, why: str, do: str) -> None:
+        """Counts a bad step in the row."""
+        self.row += 1
+        if self.row >= self._settings.most_bad:
+            raise TrainingDiverged(f"{self.row} bad steps in a row, the last with {why}; the weights are those of before the first of them. {do}")
 
     def _fault(self, loss: float, norm: float) -> str | None:
         """What is wrong with a step; counts it."""

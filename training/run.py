@@ -15,13 +15,14 @@ from curation.config import Config
 from training.claim import claim
 from training.data.loader import Loader
 from training.leak import check_causal
+from training.left_out import LeftOut
 from training.loop import Trainer
 from training.loop_settings import LoopSettings, Settings
 from training.model.card import read_card, read_spec
 from training.model.checkpoint import open_model, save_model
 from training.model.glp import GLP
 from training.model.parts import own_names
-from training.optim import OptimSettings
+from training.optim import OptimSettings, OverBudget
 from training.parallel import ParallelSettings, World, gathered, spread, world
 from training.phases import Phase, after, phase_named, prepare, read_history, write_history
 from training.step import LossSettings
@@ -38,6 +39,7 @@ class DataSettings(Config):
     bad: str = Field(
         "stop", pattern="^(stop|skip)$", description="stop: a sample that is not what the manifest says ends the run; skip: it is left out and counted"
     )
+    max_skipped: float = Field(0.05, ge=0, le=1, description="with skip: share of the split's samples that may be left out before the run ends with code 3")
 
 
 class FilmSettings(Config):
@@ -95,7 +97,7 @@ def train(places: Places, settings: RunSettings, *, device: str = "cpu", report:
 
     Raises:
         ValueError: the model's history, the shards or the ranks do not fit the settings, or `out` is another run's.
-        TrainingDiverged: too many bad steps in a row.
+        OverBudget: too many bad steps in a row, too many samples left out, or no good step at all: there is no model to write.
     """
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
@@ -125,9 +127,15 @@ def train(places: Places, settings: RunSettings, *, device: str = "cpu", report:
         report=report,
         films=None if places.image is None else lambda step: _film(glp, places, settings, mesh, watching, step),
         device=device,
+        left_out=LeftOut(len(loaded[0].index.samples), settings.data.max_skipped),
     )
     with _closed(loaded, watching):
         ending = trainer.run()
+        if not trainer.guard.learnt:
+            raise OverBudget(
+                f"{places.out}: none of the run's {trainer.step} steps was a good one (see its log): the weights are as they began, and no model is written; "
+                "mend what is wrong with the data, or lower optim.lr, and begin in a new folder"
+            )
         if loop.export == "best":
             trainer.restore_best()
         export(trainer, places, after(phase, history), settings)

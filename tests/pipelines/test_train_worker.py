@@ -9,7 +9,7 @@ import torch
 
 from pipelines.train import own_fault
 from pipelines.train_worker import read_ending, read_faults, worker
-from training.optim import TrainingDiverged
+from training.optim import OverBudget, TrainingDiverged
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def training(monkeypatch: pytest.MonkeyPatch, outcome: BaseException | str) -> l
     return tried
 
 
-@pytest.mark.parametrize("fault", [ValueError("the user's"), TrainingDiverged("ten bad steps")])
+@pytest.mark.parametrize("fault", [ValueError("the user's"), TrainingDiverged("ten bad steps"), OverBudget("too many left out")])
 def test_what_another_attempt_would_meet_again_is_tried_once(told: dict[str, Any], monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
     tried = training(monkeypatch, fault)
     with pytest.raises(type(fault)):

@@ -1,15 +1,18 @@
 """Loop: a model learns, a run that was stopped goes on to the bit, and bad steps leave no trace."""
 
 import math
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.training.made_run import Data, model, settings, trainer, weights, window
+from tests.training.made_run import Batch, Data, model, settings, trainer, weights, window
+from training.left_out import LeftOut
 from training.loop import Trainer
-from training.optim import TrainingDiverged, gradients, total_norm
+from training.optim import OverBudget, TrainingDiverged, gradients, total_norm
 from training.phases import PHASES
 from training.snapshots import MARKER, committed
 from training.step import errors, seeded
@@ -168,10 +171,72 @@ def test_bad_steps_in_a_row_end_the_run_and_the_good_checkpoint_stays(tmp_path: 
     poisoned(run, {4, 5, 6})
     with pytest.raises(TrainingDiverged, match="3 bad steps in a row"):
         run.run()
-    assert [each.step for each in committed(tmp_path)] == [3, 4]  # after four good steps; none of the bad ones
-    again = trainer(tmp_path, epochs=9)
+    assert [each.step for each in committed(tmp_path)] == [5, 6]  # what four good steps learnt, behind two bad ones
+    again, kept, fifth = trainer(tmp_path, epochs=9), weights(run.glp), trainer(tmp_path, epochs=9)
     assert again.resume()
-    assert all(value.isfinite().all() for value in weights(again.glp).values())
+    assert again.guard.row == 2
+    assert all(torch.equal(value, kept[name]) for name, value in weights(again.glp).items())
+    (tmp_path / "step_00000006" / MARKER).unlink()
+    assert fifth.resume()
+    assert all(value.isfinite().all() and torch.equal(value, kept[name]) for name, value in weights(fifth.glp).items())
+
+
+def test_a_bad_last_step_leaves_a_checkpoint_and_a_better_validation_of_a_bad_step_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = iter([0.9, 0.5, 0.8])
+    monkeypatch.setattr("training.loop.validate", lambda *_: type("Found", (), {"mean": next(told), "figures": lambda self: {}})())
+    run = trainer(tmp_path, epochs=9, steps=3, held=Data(1), validate_every=1, keep_last=1, log_every=100)
+    poisoned(run, {1, 2})
+    run.run()
+    assert [(each.step, each.validation) for each in committed(tmp_path)] == [(2, 0.5), (3, 0.8)]
+    assert run.restore_best() == 2
+    again = trainer(tmp_path, epochs=9, steps=3)
+    assert again.run() == "steps"
+    assert again.train.seen == []  # type: ignore[attr-defined]
+
+
+def test_an_early_stop_at_a_step_that_is_saved_writes_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, written = iter([0.5, 0.6, 0.7]), list[int]()
+    monkeypatch.setattr("training.loop.validate", lambda *_: type("Found", (), {"mean": next(told), "figures": lambda self: {}})())
+    run = trainer(tmp_path, epochs=9, held=Data(1), validate_every=1, save_every=1, patience=2, log_every=100)
+    monkeypatch.setattr(run.snapshots, "save", lambda step, *_: written.append(step))
+    assert run.run() == "stopped early"
+    assert written == [1, 2, 3]
+
+
+def test_steps_without_a_sample_in_a_row_end_the_run(tmp_path: Path) -> None:
+    run = trainer(tmp_path, epochs=9, most_bad=3)
+    for batch in run.train._all:  # type: ignore[attr-defined]
+        object.__setattr__(batch.window, "real_B", torch.zeros(1, dtype=torch.bool))
+    with pytest.raises(TrainingDiverged, match="3 bad steps in a row, the last with no sample to learn from"):
+        run.run()
+    assert not run.guard.learnt
+
+
+def test_more_left_out_samples_than_allowed_end_the_run(tmp_path: Path) -> None:
+    for share, ends in ((0.25, False), (0.2, True)):
+        heard = Heard()
+        run = trainer(tmp_path / str(share), watchers=[heard], epochs=2)
+        run.left_out = LeftOut(4, share)
+        run.train.skipped["s1"] = "damaged"  # type: ignore[index]
+        with pytest.raises(OverBudget, match=r"1 of 4 samples .* a share of 0\.2 \(data\.max_skipped\), s1 among them: damaged") if ends else nullcontext():
+            run.run()
+        assert "samples left out 1" in heard.lines[0]
+
+
+def test_blanks_and_chunks_that_are_not_there_are_of_no_use(tmp_path: Path) -> None:
+    run = trainer(tmp_path, windows=1)
+
+    def counted(real: list[bool], first: bool = False) -> tuple[float, float]:
+        run.meter.useful = run.meter.done = 0.0
+        held = replace(window(0, batch=len(real)), real_B=torch.tensor(real), first_B=torch.full((len(real),), first))
+        run._gradients([Batch(held, None, ("a",) * len(real))])
+        return run.meter.useful, run.meter.done
+
+    (full, done), (less, same) = counted([True] * 4), counted([True, False, False, False])
+    assert (full, less, same) == (done, full / 4, done)
+    assert counted([False] * 4)[0] == 0
+    useful, _ = counted([True] * 4, first=True)  # of 4, those whose second chunk would lie above the schedule lack it
+    assert 0 < useful < full
 
 
 def test_training_stops_when_validation_gets_no_better_and_the_best_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

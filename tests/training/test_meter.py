@@ -105,3 +105,30 @@ def test_where_narrow_products_are_the_slower_ones_the_ceiling_is_float32s(monke
 
 def test_durations() -> None:
     assert [left(seconds) for seconds in (0, 45, 89, 100, 3000, 4500, 200_000)] == ["0 s", "45 s", "89 s", "2 min", "50 min", "1 h 15 min", "2 d 7 h"]
+
+
+def test_figures_are_of_all_ranks_and_the_waits_of_the_rank_that_waits_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter, "ceiling", lambda *_: 1.0)
+    watch = Meter(WAN)
+    watch.steps = 2
+    watch.spent("data", 1.0)
+    watch.spent("forward", 9.0)
+    watch.useful, watch.done = 2.0, 4.0
+    assert watch.numbers() == [2.0, 4.0, 1.0, 9.0]
+    figures = watch.read([watch.numbers(), [1.0, 4.0, 6.0, 4.0]])
+    assert (figures["share_data"], figures["share_forward"], figures["step_s"]) == (0.6, 0.4, 5.0)
+    assert (figures["mfu"], figures["hfu"]) == (3.0 / 20, 8.0 / 20)
+
+
+def test_a_window_is_as_useful_as_the_chunks_that_it_has() -> None:
+    """Of three windows one is a blank, and one lacks its second chunk."""
+
+    def useful(*given: object) -> float:
+        watch = Meter(WAN)
+        watch.windows(*given)  # type: ignore[arg-type]
+        return watch.useful
+
+    both, one = Layout(1, (10, 10)), Layout(1, (10,))
+    assert useful(3, both, 64, 2, [20, 10]) == pytest.approx(useful(1, both, 64) + useful(1, one, 64))
+    assert useful(3, both, 64, 2, [0, 20]) == useful(2, both, 64)  # the first is shown clean, and there all the same
+    assert useful(3, both, 64, 0, [0, 0]) == 0

@@ -92,6 +92,8 @@ def every_mesh(folder: Path) -> dict[str, Any]:
         if rank < count:
             trainer, mine = learnt(folder, name, axes, mesh)
             told[name] = {"loss": max(abs(a - b) for a, b in zip(mine, losses, strict=True)), "off": off(state(trainer), wanted)}
+            if name == "hsdp 2x1":
+                told["figures"] = figures_of(trainer, rank)
             if name == "hsdp 2x2":
                 with torch.no_grad():
                     errors(trainer.glp, PHASES["joint"], Data(1, joint=True)._all[0], seeded(0), settings().loss)  # as a validation; nothing stays whole
@@ -118,6 +120,17 @@ def every_mesh(folder: Path) -> dict[str, Any]:
                     prepare(glp, PHASES["joint"], ("decoder",))
         dist.barrier()
     return told
+
+
+def figures_of(trainer: Trainer, rank: int) -> dict[str, float]:
+    """What a line tells where each rank waits otherwise and has left out one sample of its own and one that both met."""
+    heard: list[dict[str, float]] = []
+    trainer._report = heard.append
+    trainer.meter.parts_s = {"data": 1.0 + 4.0 * rank, "forward": 5.0}
+    trainer.train.skipped |= {"both": "cut", f"s{rank}": "cut"}  # type: ignore[operator]
+    trainer._since = 0.0
+    trainer._log(0)
+    return heard[0]
 
 
 def lonely(folder: Path, phase: str, mesh: World, parallel: ParallelSettings) -> tuple[float, dict[str, torch.Tensor]]:
@@ -213,6 +226,14 @@ def test_bfloat16_computes_and_float32_learns(told: tuple[Path, list[dict[str, A
 def test_a_shard_is_half_of_the_model(told: tuple[Path, list[dict[str, Any]]]) -> None:
     whole = sum(p.numel() for p in model("joint").decoder.parameters())
     assert abs(told[1][0]["local"] / whole - 0.5) < 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_line_tells_of_the_rank_that_waits_longest_and_of_what_all_have_left_out(told: tuple[Path, list[dict[str, Any]]]) -> None:
+    for rank in told[1][:2]:
+        assert rank["figures"]["share_data"] == 0.5
+        assert rank["figures"]["left_out_samples"] == 3
 
 
 def test_shares_differ_by_one_at_most() -> None:

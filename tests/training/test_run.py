@@ -19,7 +19,7 @@ from training.claim import PIECE, PIECES, claim, identity
 from training.data.index import Index
 from training.loop_settings import LoopSettings
 from training.model.checkpoint import init_model, open_model, save_model
-from training.optim import OptimSettings
+from training.optim import OptimSettings, OverBudget
 from training.parallel import ParallelSettings
 from training.phases import PHASES, read_history
 from training.run import DataSettings, FilmSettings, Places, RunSettings, export, opened, train
@@ -200,3 +200,14 @@ def test_raw_clips_are_learnt_from_as_their_latents_are(debug: Path, tmp_path: P
     name = "decoder.blocks.0.ffn.0.weight"
     torch.testing.assert_close(one.get_parameter(name), other.get_parameter(name), rtol=1e-5, atol=1e-6)
     assert not torch.equal(one.get_parameter(name), begun.get_parameter(name))
+
+
+def test_a_run_without_a_good_step_writes_no_model(debug: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips, latents, out = tmp_path / "clips", tmp_path / "latents", tmp_path / "out"
+    made_clips.published(clips, [made_clips.clip(tmp_path, video, 1) for video in range(2)])
+    encode(clips, latents, debug)
+    monkeypatch.setattr("training.loop.total_norm", lambda gradients: torch.tensor(float("nan")))
+    settings = RunSettings(loop=LoopSettings(steps=2, windows=1, validate_every=0), loss=LossSettings(compute="float32"), data=DataSettings(workers=0))
+    with pytest.raises(OverBudget, match="none of the run's 2 steps was a good one"):
+        train(Places(shards=str(latents), model=debug, out=out), settings)
+    assert not (out / "model").exists()
