@@ -169,6 +169,7 @@ class Trainer:
             ValueError: the checkpoint is of another phase, seed or corpus, of other parameters, or has no moving average to go on with.
         """
         snapshot = self.snapshots.newest()
+        self.snapshots.sweep()
         if snapshot is None:
             self.steps = self._planned()
             return False

@@ -102,20 +102,27 @@ class Snapshots:
             self._pending.result()
             self._pending = None
 
+    def sweep(self) -> None:
+        """The first rank removes what has no marker: what a killed run left half, or a damaged one. For the start of a run, which alone holds the folder."""
+        self.settle()
+        for path in sorted(self.folder.glob("step_*")) if self._first else ():
+            if path.is_dir() and not (path / MARKER).is_file():
+                shutil.rmtree(path)
+
     def newest(self) -> Snapshot | None:
-        """The newest whole snapshot, the same on every rank; a damaged one is passed over with a warning."""
-        found = next((each for each in reversed(committed(self.folder)) if _whole(each)), None) if self._first else None
+        """The newest whole snapshot, the same on every rank; a damaged one is passed over with a warning, and its marker taken away: it counts no more."""
+        found = next((each for each in reversed(committed(self.folder)) if _kept(each)), None) if self._first else None
         told: Snapshot | None = self.agreed(found)
         return told
 
     def best(self) -> Snapshot | None:
         """The whole snapshot of the least validation loss, the same on every rank, once the first has committed what is being written; None: see `best`.
 
-        A damaged one is passed over with a warning.
+        A damaged one is passed over with a warning, and its marker taken away.
         """
         self.settle()
         left = committed(self.folder) if self._first else []
-        while (found := best(left)) is not None and not _whole(found):
+        while (found := best(left)) is not None and not _kept(found):
             left.remove(found)
         told: Snapshot | None = self.agreed(found)
         return told
@@ -203,13 +210,21 @@ def sha256(file: Path) -> str:
     return found.hexdigest()
 
 
+def _kept(snapshot: Snapshot) -> bool:
+    """Whether it is whole; a damaged one loses its marker, lest `prune` keep it as the newest or the best and remove good ones."""
+    if _whole(snapshot):
+        return True
+    (snapshot.path / MARKER).unlink()
+    return False
+
+
 def _whole(snapshot: Snapshot) -> bool:
     """Whether every file is there as it was committed; says what is not."""
     told = json.loads((snapshot.path / MARKER).read_text("utf-8"))["files"]
     for name, (size, digest) in told.items():
         file = snapshot.path / name
         if not file.is_file() or file.stat().st_size != size or sha256(file) != digest:
-            warnings.warn(f"{file} is not as it was committed: the snapshot of step {snapshot.step} is passed over for the one before", stacklevel=3)
+            warnings.warn(f"{file} is not as it was committed: the snapshot of step {snapshot.step} is passed over for the one before", stacklevel=4)
             return False
     return True
 

@@ -119,6 +119,12 @@ def test_a_finished_run_does_nothing_more(tmp_path: Path) -> None:
     assert again.train.seen == []  # type: ignore[attr-defined]
 
 
+def test_a_run_begins_without_what_a_killed_one_left(tmp_path: Path) -> None:
+    (tmp_path / "step_00000777").mkdir()
+    trainer(tmp_path, steps=1).run()
+    assert [path.name for path in tmp_path.glob("step_*")] == ["step_00000001"]
+
+
 def test_another_seed_or_phase_is_refused(tmp_path: Path) -> None:
     trainer(tmp_path, epochs=1).run()
     with pytest.raises(ValueError, match="its seed is 0, this run's 1"):

@@ -75,6 +75,30 @@ def test_a_damaged_best_one_is_passed_over_for_the_next_best(tmp_path: Path) -> 
     assert found.step == 1
 
 
+def test_a_damaged_one_counts_no_more_and_those_written_after_it_was_found_are_kept(tmp_path: Path) -> None:
+    """Steps 1 and 3 are damaged, the best and the newest of all: what follows on step 2 is not pruned for their sake."""
+    saved(tmp_path, {1: 0.1, 2: 0.9, 3: 0.5})
+    for step in (1, 3):
+        next((tmp_path / f"step_0000000{step}").glob("*.distcp")).write_bytes(b"")
+    snapshots = Snapshots(tmp_path, keep_last=1)
+    with pytest.warns(UserWarning, match=r"step 3 is passed over"):
+        assert read(snapshots) == (2, 2.0)
+    with pytest.warns(UserWarning, match=r"step 1 is passed over"):
+        assert snapshots.best() == committed(tmp_path)[0]
+    saved(tmp_path, {1: 0.7}, keep_last=1)  # a step before that of the damaged newest
+    assert [each.step for each in committed(tmp_path)] == [1, 2]
+
+
+def test_what_a_killed_run_left_is_swept_and_what_is_being_written_is_not(tmp_path: Path) -> None:
+    saved(tmp_path, {1: None, 2: None})
+    (tmp_path / "step_00000002" / MARKER).unlink()
+    snapshots = Snapshots(tmp_path)
+    snapshots.save(3, {"a": torch.ones(4)}, {"step": 3})
+    snapshots.sweep()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000001", "step_00000003"]
+    assert read(snapshots) == (3, 1.0)
+
+
 def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     saved(tmp_path, {1: 0.9, 2: 0.3, 3: 0.5, 4: None, 5: 0.4}, keep_last=2)
     there = committed(tmp_path)
