@@ -13,6 +13,7 @@ from pydantic import Field
 from curation.config import Config
 from pipelines import strict_toml
 from pipelines.strict_toml import SettingsError
+from pipelines.train_checks import at_odds, lonely
 from training.run import RunSettings
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def load(file: str | None, sets: Iterable[str] = ()) -> TrainRecipe:
     """A recipe from a TOML file, or the defaults, with `sets` ("a.b=VALUE") on top.
 
     Raises:
-        SettingsError: no such file, not TOML, an unknown key, a wrong type, a value out of bounds, or numbers of workers that the model cannot lie over.
+        SettingsError: no such file, not TOML, an unknown key, a wrong type, a value out of bounds, or settings that are at odds, such as
+            numbers of workers that the model cannot lie over.
     """
     text, where = "", "train recipe"
     if file is not None:
@@ -66,52 +68,40 @@ def load(file: str | None, sets: Iterable[str] = ()) -> TrainRecipe:
             raise SettingsError(where, ["no such file"])
         text = path.read_text("utf-8")
     recipe = strict_toml.build(TrainRecipe, strict_toml.apply_sets(strict_toml.parse(text, where), sets), where)
-    if faults := miscounted(recipe):
+    if faults := at_odds(recipe):
         raise SettingsError(where, faults)
     return recipe
 
 
 def alone(recipe: TrainRecipe) -> TrainRecipe:
-    """The recipe as one process takes it, which has no cluster: this machine's GPU, if there is one."""
+    """The recipe as one process takes it, which has no cluster: this machine's GPU, if there is one.
+
+    Raises:
+        SettingsError: it is spread over several workers, which one process cannot be.
+    """
     import torch
 
     mine = {"least": 1, "most": None, "gpus": float(torch.cuda.is_available())}
-    return recipe.model_copy(update={"workers": recipe.workers.model_copy(update=mine)})
-
-
-def miscounted(recipe: TrainRecipe) -> list[str]:
-    """What is wrong with the number of workers, one sentence each.
-
-    Between `least` and `most` Ray Train takes any number that the cluster has room for; a mesh of shards or sequences takes multiples alone.
-    """
-    workers, parallel = recipe.workers, recipe.parallel
-    each, most = parallel.shard * parallel.sequence, workers.most if workers.most is not None else workers.least
-    faults = []
-    if most < workers.least:
-        faults.append(f"workers.most {most} is below workers.least {workers.least}")
-    if workers.least % each:
-        faults.append(f"workers.least {workers.least} is no multiple of parallel.shard x parallel.sequence, {each}")
-    if most > workers.least and (each > 1 or parallel.replicate is not None):
-        spread = f"parallel.shard x parallel.sequence is {each}" if each > 1 else f"parallel.replicate is {parallel.replicate}"
-        faults.append(
-            f"workers.most {most} is above workers.least {workers.least} while {spread}: Ray may start any number of workers between the two, and most of "
-            "them cannot hold this mesh; leave workers.most out for a fixed number, or have copies alone: parallel.shard and parallel.sequence 1, no replicate"
-        )
-    return faults
+    taken = recipe.model_copy(update={"workers": recipe.workers.model_copy(update=mine)})
+    if faults := at_odds(taken):
+        raise SettingsError("--here, as one worker", faults)
+    return taken
 
 
 def checked(recipe: TrainRecipe, model: str, shards: str) -> "Index":
     """The samples that a run learns from; all that the user can have wrong is found before any cluster work.
 
     Raises:
-        ValueError: no such model, one that is not ready for the phase, no shards that it can use, or latents of other encoders.
+        ValueError: no such model, one that is not ready for the phase or for several workers, no shards that it can use, or latents of other encoders.
     """
     from training.data.index import Index, check_encoders
     from training.model.card import read_spec
     from training.phases import begins, phase_named, read_history
 
     spec = read_spec(Path(model))
-    begins(phase_named(recipe.phase, spec), read_history(Path(model)))
+    phase = phase_named(recipe.phase, spec)
+    begins(phase, read_history(Path(model)))
+    lonely(recipe, spec, phase)
     index = Index.read(shards, spec, "train", spec.chunks.window_chunks)
     if recipe.loop.validate_every:
         try:
@@ -283,7 +273,11 @@ def plan_text(data: dict[str, Any]) -> str:
 def warnings_of(recipe: TrainRecipe, index: "Index") -> list[str]:
     """What is to be said of a run that begins without a plan having been asked for."""
     sizes = Counter(sample.size for sample in index.samples)
-    return list(_warned(whole(list(sizes.values()), recipe, max(1, recipe.loop.batch * recipe.workers.least // recipe.parallel.sequence), None)))
+    told = list(_warned(whole(list(sizes.values()), recipe, max(1, recipe.loop.batch * recipe.workers.least // recipe.parallel.sequence), None)))
+    if index.unfit:
+        why, count = ", ".join(f"{reason} {count}" for reason, count in sorted(index.unfit.items())), sum(index.unfit.values())
+        told.append(f"pan: warning: {count} of {count + len(index.samples)} samples are of no use to this model and left out: {why}")
+    return told
 
 
 def _warned(run: dict[str, Any]) -> Iterator[str]:

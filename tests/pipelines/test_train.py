@@ -75,6 +75,11 @@ def test_a_recipe_is_strict(tmp_path: Path) -> None:
         (["workers.most=2"], r"workers\.most 2 is below workers\.least 4"),
         (["workers.most=8"], r"workers\.most 8 is above workers\.least 4 while parallel\.shard x parallel\.sequence is 2: .* leave workers\.most out"),
         (["workers.most=8", "parallel.sequence=1", "parallel.replicate=4"], r"while parallel\.replicate is 4: .* parallel\.sequence 1, no replicate"),
+        (
+            ["workers.least=8", "parallel.replicate=2"],
+            r"workers\.least 8 is not parallel\.replicate x parallel\.shard x parallel\.sequence, 4; make them equal",
+        ),
+        (["loop.patience=3", "loop.validate_every=0"], r"loop\.patience 3 counts validations, and loop\.validate_every 0 makes none"),
         (["loop.epochs=0"], "greater than or equal to 1"),
     ):
         with pytest.raises(SettingsError, match=text):

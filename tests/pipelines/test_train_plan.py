@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,15 @@ import pytest
 
 from curation.storage import Storage
 from pipelines import train_recipe
+from pipelines.strict_toml import SettingsError
+from pipelines.train_checks import lonely
 from tests.training.made_run import Data, trainer
 from training.data.index import Index, Usable
 from training.data.order import shuffled, steps
 from training.model import counts
 from training.model.card import CARD, Card, Part, parts_of
 from training.model.spec import SPECS, ModelSpec
+from training.phases import PHASES
 
 PAN = SPECS["pan_14b"]
 GPUS = ("workers.gpus=1", "workers.least=8", "parallel.shard=8", "loop.validate_every=0")
@@ -226,3 +229,24 @@ def test_one_process_alone_is_planned_on_this_machines_gpu(monkeypatch: pytest.M
         monkeypatch.setattr("torch.cuda.is_available", lambda there=there: there)
         workers = train_recipe.alone(recipe).workers
         assert (workers.least, workers.most, workers.gpus) == (1, None, there)
+
+
+def test_what_one_process_cannot_be_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"--here, as one worker: .*workers\.least 1 is not parallel\.replicate x .*, 2"):
+        train_recipe.alone(train_recipe.load(None, ["workers.least=2", "parallel.replicate=2"]))
+
+
+def test_hidden_states_are_fed_back_on_one_worker_alone() -> None:
+    hidden = replace(SPECS["debug"], backbone=replace(SPECS["debug"].backbone, feedback="hidden"))
+    two, one = (train_recipe.load(None, [f"workers.least={count}"]) for count in (2, 1))
+    with pytest.raises(ValueError, match=r"backbone\.feedback is 'hidden'\), and phase 'joint' of such a model works on one worker alone, not on 2"):
+        lonely(two, hidden, PHASES["joint"])
+    for recipe, spec, phase in ((one, hidden, "joint"), (two, hidden, "decoder"), (two, SPECS["debug"], "joint")):
+        lonely(recipe, spec, PHASES[phase])
+
+
+def test_samples_that_the_model_cannot_use_are_told() -> None:
+    recipe, index = train_recipe.load(None, ["loop.windows=2"]), index_of((7, (64, 64)))
+    assert train_recipe.warnings_of(recipe, index) == []
+    (line,) = train_recipe.warnings_of(recipe, replace(index, unfit={"shorter_than_a_window": 4, "too_small": 1}))
+    assert line == "pan: warning: 5 of 12 samples are of no use to this model and left out: shorter_than_a_window 4, too_small 1"
