@@ -110,7 +110,13 @@ class Curves:
 
 
 class Weights:
-    """Weights & Biases: a run of the project, taken up under the same id, which is drawn once: folders of one name are not one run."""
+    """Weights & Biases: a run of the project, taken up under the same id, which is drawn once: folders of one name are not one run.
+
+    The step is a figure of its own, over which all others are drawn: W&B's own step only rises, and what is told of an earlier one is dropped, as all that a
+    run learns again which was taken up from a checkpoint before its last line.
+    """
+
+    STEP = "step"
 
     def __init__(self, folder: Path, project: str, settings: Mapping[str, Any]) -> None:
         wandb = _package("wandb")
@@ -119,12 +125,14 @@ class Weights:
             kept.write_text(secrets.token_hex(8), "utf-8")
         name, mine = folder.name, kept.read_text("utf-8")
         self._wandb, self._run = wandb, wandb.init(project=project, dir=str(folder), id=mine, name=name, resume="allow", config=dict(settings))
+        self._run.define_metric(self.STEP)
+        self._run.define_metric("*", step_metric=self.STEP)
 
     def told(self, step: int, figures: dict[str, float], line: str) -> None:
-        self._run.log({grouped(name): value for name, value in figures.items()}, step=step)
+        self._run.log({grouped(name): value for name, value in figures.items()} | {self.STEP: step})
 
     def film(self, step: int, file: Path) -> None:
-        self._run.log({"film": self._wandb.Video(str(file))}, step=step)
+        self._run.log({"film": self._wandb.Video(str(file)), self.STEP: step})
 
     def close(self) -> None:
         self._run.finish()

@@ -160,7 +160,7 @@ def test_names_are_grouped() -> None:
 
 def test_services_are_used_through_the_same_interface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
-    run = SimpleNamespace(log=lambda figures, step: calls.append((figures, step)), finish=lambda: calls.append("end"))
+    run = SimpleNamespace(log=calls.append, finish=lambda: calls.append("end"), define_metric=lambda *_, **__: None)
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **given: calls.append(given["resume"]) or run, Video=str))
     info = SimpleNamespace(info=SimpleNamespace(run_id="r7"))
     flow = SimpleNamespace(
@@ -176,13 +176,44 @@ def test_services_are_used_through_the_same_interface(tmp_path: Path, monkeypatc
             each.told(5, {"noise_1": 0.5}, "")
             each.close()
     figures = ({"noise/1": 0.5}, 5)
-    once = ["allow", "p", None, figures, "end", figures, "over"]
+    once = ["allow", "p", None, {"noise/1": 0.5, "step": 5}, "end", figures, "over"]
     assert calls == [*once, *("r7" if call is None else call for call in once)]
+
+
+class Board:
+    """A W&B run as its documentation tells: what comes with a step below the last is dropped; charts are over the step metric of a figure's name or glob."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.over: dict[str, str] = {}
+        self.last = 0
+
+    def define_metric(self, name: str, step_metric: str | None = None) -> None:
+        if step_metric is not None:
+            self.over[name] = step_metric
+
+    def log(self, figures: dict[str, Any], step: int | None = None) -> None:
+        if step is None or step >= self.last:
+            self.last = self.last + 1 if step is None else step
+            self.rows.append(figures)
+
+
+def test_what_is_learnt_again_after_a_resume_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Board()
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **_: board, Video=str))
+    for steps in ((1, 2, 3), (2, 3, 4)):
+        weights = Weights(tmp_path, "pan", {})
+        for step in steps:
+            weights.told(step, {"loss": 1.0 / step}, "")
+    weights.film(4, tmp_path / "a.mp4")
+    assert board.over == {"*": "step"}
+    assert [row["step"] for row in board.rows] == [1, 2, 3, 2, 3, 4, 4]
 
 
 def test_two_folders_of_one_name_are_two_runs_and_one_that_is_taken_up_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[tuple[str, str, str]] = []
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **given: begun.append((given["id"], given["name"], given["resume"]))))
+    run = SimpleNamespace(define_metric=lambda *_, **__: None)
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **given: begun.append((given["id"], given["name"], given["resume"])) or run))
     one, other = tmp_path / "a" / "decoder", tmp_path / "b" / "decoder"
     for folder in (one, other, one, other):
         folder.mkdir(parents=True, exist_ok=True)
