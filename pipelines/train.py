@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines import train_ending
 from pipelines.exits import Exit, leave
 from pipelines.train_worker import read_ending, read_faults, worker
 
@@ -133,7 +134,7 @@ def in_process(asked: dict[str, Any], counts: dict[str, Any]) -> Exit:
         return Exit.OVER_BUDGET
     except torch.OutOfMemoryError as error:
         raise ValueError(too_large(str(error))) from error
-    print(f"{asked['out']}/model: {ending}")
+    print(train_ending.told(asked, ending))
     return Exit.COMPLETE
 
 
@@ -166,7 +167,7 @@ def on_cluster(asked: dict[str, Any], recipe: "TrainRecipe", cpus: int | None, c
         own_fault(out, asked["start"], list(getattr(failed, "worker_failures", {})))
         counts["lost"] = f"the workers were lost: {failed or 'they said nothing'}; the same command goes on from the newest checkpoint"
         return Exit.INTERRUPTED
-    print(f"{out}/model: {told['ending']}")
+    print(train_ending.told(asked, told["ending"]))
     return Exit.COMPLETE
 
 

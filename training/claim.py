@@ -28,9 +28,12 @@ def claim(out: Path, model: Path, asked: Mapping[str, Any]) -> None:
     file = out / IDENTITY
     if file.is_file():
         told = json.loads(file.read_text("utf-8"))
-        for name, value in mine.items():
-            if told.get(name) != value:
-                raise ValueError(f"{out} is a run with {name} {told.get(name)}, this one has {value}; give a new folder, or what the run began with")
+        others = [name for name, value in mine.items() if told.get(name) != value]
+        if others:
+            theirs, ours = (" and ".join(f"{name} {facts.get(name)}" for name in others) for facts in (told, mine))
+            phases = " (each phase has a folder of its own)" if "phase" in others else ""
+            ours = ours.removeprefix(f"{others[0]} ") if len(others) == 1 else ours
+            raise ValueError(f"{out} is a run with {theirs}, this one has {ours}; give a new folder{phases}, or what the run began with")
         return
     out.mkdir(parents=True, exist_ok=True)
     whole.write(file, json.dumps(mine, indent=2) + "\n")

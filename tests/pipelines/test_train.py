@@ -227,6 +227,9 @@ def test_both_phases_in_this_process(latents: Path, model: Path, tmp_path: Path,
     films = ["loop.films_every=2", 'films.actions=["left"]', "films.steps=2", "films.guidance=1.0"]
     assert train.main([*arguments(first, latents, model, "loop.epochs=2", *films), "--here", "--image", str(picture)]) == Exit.COMPLETE
     assert read_history(first / "model") == ("decoder",)
+    why, following = capsys.readouterr().out.splitlines()
+    assert why == f"{first}/model: trained in phase decoder; it ended because all epochs are done"
+    assert following == f"next: pan train {tmp_path}/first_joint --shards {latents} --model {first}/model --phase joint"
     before, after = open_model(model), open_model(first / "model")
     assert not torch.equal(before.decoder.blocks[0].ffn[0].weight, after.decoder.blocks[0].ffn[0].weight)
     assert torch.equal(before.decoder.state_proj.weight, after.decoder.state_proj.weight)

@@ -112,6 +112,17 @@ def test_a_folder_is_the_run_of_one_model_and_another_of_the_same_size_is_refuse
             claim(tmp_path / "run", model, words)
 
 
+def test_another_phase_in_the_same_folder_is_named_beside_its_model(debug: Path, tmp_path: Path) -> None:
+    asked = {"phase": "decoder", "shards": "/latents", "seed": 0, "also": []}
+    other = tmp_path / "other"
+    shutil.copytree(debug, other)
+    (other / "history.json").write_text('{"phases": ["decoder"]}')
+    claim(tmp_path / "run", debug, asked)
+    wanted = r"is a run with model \w+ and phase decoder, this one has model \w+ and phase joint; give a new folder \(each phase has a folder of its own\)"
+    with pytest.raises(ValueError, match=wanted):
+        claim(tmp_path / "run", other, asked | {"phase": "joint"})
+
+
 def test_of_a_large_file_pieces_are_read_from_its_beginning_to_its_end(debug: Path, tmp_path: Path) -> None:
     grown = tmp_path / "grown"
     shutil.copytree(debug, grown)

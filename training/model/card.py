@@ -57,7 +57,11 @@ def read_card(folder: Path) -> Card:
         ValueError: it is not there, is no JSON, is of another format, or has an unknown or missing key; or a part is said to be elsewhere and is not.
     """
     file = folder / CARD
-    must(file.is_file(), f"{folder}: no {CARD} there; give a folder that PAN's save_model or `pan export --layout pan` wrote")
+    inner = folder / "model"
+    advice = (
+        f"{inner} has one, as a run's folder has: give that" if (inner / CARD).is_file() else "give a folder of `pan assemble`, or a trained one, RUN/model"
+    )
+    must(file.is_file(), f"{folder}: no {CARD} there; {advice}")
     try:
         data = json.loads(file.read_text("utf-8"))
     except ValueError as error:
