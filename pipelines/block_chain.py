@@ -24,8 +24,8 @@ DONE, ASKED = "done.json", "asked.json"
 ROOT = Path(__file__).resolve().parents[1]
 #: Of `training/`: what tells, plans and keeps, and takes no part in a run's arithmetic; held-out samples are not looked at in these runs.
 TELLS = (
-    *("claim", "curves", "footprint", "held", "meter", "operations", "planner", "seen", "session_file", "snapshots", "tensorboard", "trackers"),
-    "validation",
+    *("claim", "curves", "every_rank", "footprint", "held", "left_out", "meter", "operations", "planner", "resuming", "seen", "session_file"),
+    *("snapshot_faults", "snapshots", "tensorboard", "trackers", "validation"),
 )
 #: What every arm of a comparison shares: the corpus, the latents, the autoencoder, the backbone.
 CLIPS, LATENTS, VAE, BACKBONE, FIRST = "clips", "latents", "autoencoder.pt", "backbone.pt", "first"
