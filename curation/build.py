@@ -117,6 +117,7 @@ class Build:
             sample = document(row, self.scores, self.provenance, thresholds)
             data = {"json": to_json(sample).encode(), "mp4": self.ledger.read_clip_bytes(row), "txt": sample["caption"].encode()}
             entry: dict[str, Any] = {"key": row["clip_id"], **row, "provenance": to_json(sample["provenance"]), "binding": sample["binding"]}
+            entry["json_sha256"] = hashlib.sha256(data["json"]).hexdigest()  # the MP4 and the caption have seals of their own
             for ending in MEMBERS:
                 member = tar.add(f"{row['clip_id']}.{ending}", data[ending])
                 entry |= {f"{ending}_offset": member.offset, f"{ending}_size": member.size}
@@ -124,7 +125,7 @@ class Build:
         tar.close()
         base = [column for column in self.columns if column.name not in ("reject", "status", "error_code", "error_detail")]
         places = [(f"{ending}_{what}", pa.int64()) for ending in MEMBERS for what in ("offset", "size")]
-        fields = [("key", pa.string()), *((c.name, c.type) for c in base), ("binding", pa.string()), *places]
+        fields = [("key", pa.string()), *((c.name, c.type) for c in base), ("binding", pa.string()), ("json_sha256", pa.string()), *places]
         return pa.Table.from_pylist(listed, schema=pa.schema(fields))
 
 

@@ -63,7 +63,7 @@ class EncodeClips:
 
     def _done(self, row: Mapping[str, Any]) -> dict[str, Any]:
         told = json.loads(row["entry"])
-        entry = Entry(told["key"], told["shard"], tuple((offset, size) for offset, size in told["places"]), told["seals"])
+        entry = Entry(**{**told, "places": tuple((offset, size) for offset, size in told["places"])})
         try:
             encoded, document = self._encoder.encode(read_clip(self._shards, entry), row["clip_id"])
         except BadSample as error:

@@ -31,12 +31,15 @@ class Entry:
         shard: the tar's path in the folder.
         places: (offset, size) of each member in the tar: json, mp4, txt of a clip; json, safetensors, looks.safetensors of an encoded one.
         seals: sha256 by name: of a clip "mp4", "caption" and their "binding"; of an encoded one each member's.
+        document_sha256: of a clip's document; None where it was published before sidecars told it. It is no seal: with the thresholds under which a clip
+            was kept it changes, what is learnt of the clip does not.
     """
 
     key: str
     shard: str
     places: tuple[tuple[int, int], ...]
     seals: Mapping[str, str]
+    document_sha256: str | None = None
 
     @classmethod
     def of(cls, row: Mapping[str, Any], shard: str, kind: Kind) -> "Entry":
@@ -44,7 +47,8 @@ class Entry:
         members: tuple[str, ...] = CLIP_MEMBERS if kind == "clips" else latents.MEMBERS
         clip = {"mp4": "video_sha256", "caption": "caption_sha256", "binding": "binding"}
         seals = {what: row[column] for what, column in (clip if kind == "clips" else {name: f"{name}_sha256" for name in members}).items()}
-        return cls(row["key"], shard, tuple((row[f"{name}_offset"], row[f"{name}_size"]) for name in members), seals)
+        places = tuple((row[f"{name}_offset"], row[f"{name}_size"]) for name in members)
+        return cls(row["key"], shard, places, seals, row.get("json_sha256") if kind == "clips" else None)
 
     def bad(self, what: str) -> BadSample:
         """The error about this sample."""
@@ -58,6 +62,8 @@ def read_clip(store: Storage, entry: Entry) -> Sample:
         BadSample: they do not.
     """
     document, mp4, text = _members(store, entry)
+    if entry.document_sha256 is not None:
+        _held(entry, "json", hashlib.sha256(document).hexdigest(), entry.document_sha256)
     try:
         sample = sample_of(entry.key, mp4, document, text)
         check(sample)
@@ -112,5 +118,9 @@ def _members(store: Storage, entry: Entry, count: int | None = None) -> list[byt
 
 def _same(entry: Entry, found: Mapping[str, str]) -> None:
     for what, sha256 in found.items():
-        if entry.seals[what] != sha256:
-            raise entry.bad(f"the sha256 of its {what} is {sha256[:12]}, but {str(entry.seals[what])[:12]} by the manifest: it was damaged or exchanged")
+        _held(entry, what, sha256, entry.seals[what])
+
+
+def _held(entry: Entry, what: str, sha256: str, told: str) -> None:
+    if sha256 != told:
+        raise entry.bad(f"the sha256 of its {what} is {sha256[:12]}, but {str(told)[:12]} by the manifest: it was damaged or exchanged")

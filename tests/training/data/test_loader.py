@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from curation.shards import load_manifest
+from curation.storage import Storage
 from tests.training.data import made_clips
 from tests.training.data.made_latents import encode
 from training.data.identity import EncodeSettings
 from training.data.index import Index
 from training.data.loader import Loader, Waiting
-from training.data.samples import BadSample, read_encoded
+from training.data.samples import BadSample, Entry, read_clip, read_encoded
 from training.data.windows import Batch
 from training.diffusion.plan import PLANS
 from training.model.glp import GLP
@@ -239,6 +240,21 @@ def test_a_changed_sidecar_or_caption_is_found(clips: Path, latents: Path, tmp_p
         loader(tmp_path / "clips", encoder=glp)
     with pytest.raises(ValueError, match="give the model as `encoder`"):
         loader(clips)
+
+
+@pytest.mark.parametrize(("was", "is_now"), [(b'"fps": 16.0, "frames"', b'"fps": 32.0, "frames"'), (b'"start_frame": 0', b'"start_frame": 1')])
+def test_a_changed_document_is_found_and_older_sidecars_are_still_read(clips: Path, tmp_path: Path, was: bytes, is_now: bytes) -> None:
+    shutil.copytree(clips, tmp_path / "clips", symlinks=True)
+    shard = load_manifest(clips)["shards"][0]
+    row = pq.read_table(tmp_path / "clips" / shard["sidecar"]["path"]).to_pylist()[0]
+    data, end = (tmp_path / "clips" / shard["path"]).read_bytes(), row["json_offset"] + row["json_size"]
+    made = data[row["json_offset"] : end].replace(was, is_now)
+    (tmp_path / "clips" / shard["path"]).write_bytes(data[: row["json_offset"]] + made + data[end:])
+    entry, older = (Entry.of({**row, **changes}, shard["path"], "clips") for changes in ({}, {"json_sha256": None}))
+    with pytest.raises(BadSample, match=rf"sample {row['key']}: the sha256 of its json is "):
+        read_clip(Storage.at(tmp_path / "clips"), entry)
+    assert read_clip(Storage.at(clips), entry) == read_clip(Storage.at(clips), older)
+    assert entry.seals == older.seals  # what a checkpoint knows its samples by
 
 
 def test_the_model_learns_from_batches_and_never_from_blanks(latents: Path, glp: GLP) -> None:
