@@ -243,14 +243,17 @@ def _manifest(plan: PackPlan, pack_id: str, rows: Mapping[str, Mapping[str, Any]
 
 
 def published(out: Storage, pack_id: str) -> Manifest | None:
-    """The manifest, if this very pack is published and all its files are there with their sizes."""
+    """The manifest, if this very pack is published, all its files are there with their sizes, and the small ones (`files`) with their very bytes.
+
+    Otherwise whoever publishes makes it again, and so mends what was damaged; shards and sidecars are too many to be read each time: `pan verify` does.
+    """
     if out.size(MANIFEST) is None:
         return None
     manifest = load_manifest(out)
     if manifest["pack"] != pack_id:
         return None
     whole = all(out.size(entry["path"]) == entry["bytes"] for entry in manifest_files(manifest))
-    return manifest if whole else None
+    return manifest if whole and all(out.sha256(entry["path"]) == entry["sha256"] for entry in manifest["files"].values()) else None
 
 
 def manifest_files(manifest: Manifest) -> list[dict[str, Any]]:

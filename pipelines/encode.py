@@ -51,7 +51,7 @@ def encode(shards: str, out: str, model: str, settings: Settings, cpus: int | No
     from pipelines import cluster, preflight, run, stream
     from pipelines.progress import Committed, shown
     from training.data.identity import identity
-    from training.data.latent_pack import publish
+    from training.data.latent_pack import kept_null, publish
     from training.model.card import read_spec
 
     source = Storage.at(shards)
@@ -70,9 +70,10 @@ def encode(shards: str, out: str, model: str, settings: Settings, cpus: int | No
             with shown(Committed(tail.fresh, rows.num_rows, "clips encoded")):
                 stream.run(rows, [stage], held, settings.resources, ending="safetensors")
         about = {"pack": manifest["pack"], "clips": manifest["totals"]["clips"]}
-        if held.out.size(NULL) is None:
-            held.out.replace(NULL, null_text(Path(model), settings))
-        made = publish(FrozenLedger.read(held.out), listed, about, encoder, held.out.read(NULL), held.lock.fence)
+        null = kept_null(held.out, [NULL]) or null_text(Path(model), settings)
+        if held.out.size(NULL) is None or held.out.read(NULL) != null:
+            held.out.replace(NULL, null)
+        made = publish(FrozenLedger.read(held.out), listed, about, encoder, null, held.lock.fence)
     failed = sum(made["failed"].values())
     counts |= {"clips": made["totals"]["clips"], "failed": made["failed"], "encoded_now": rows.num_rows, "bytes": made["totals"]["bytes"]}
     if listed and failed > settings.max_failed * len(listed):

@@ -67,6 +67,17 @@ def test_every_video_is_listed_with_how_it_ended(tmp_path: Path) -> None:
     assert all("cpu_s" not in (row["stats"] or "") for row in rows)
 
 
+def test_a_small_file_with_other_bytes_of_the_same_length_is_written_again(tmp_path: Path) -> None:
+    ledger = frozen(tmp_path)
+    manifest = pack(ledger, made.kept_of(ledger), PLAN)
+    place = tmp_path / manifest["files"]["clips"]["path"]
+    whole = place.read_bytes()
+    place.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    assert packing.published(Storage.at(tmp_path), manifest["pack"]) is None
+    assert pack(ledger, made.kept_of(ledger), PLAN) == manifest
+    assert place.read_bytes() == whole
+
+
 def test_no_source_straddles_the_splits(tmp_path: Path) -> None:
     ledger = frozen(tmp_path)
     pack(ledger, made.kept_of(ledger), PLAN)

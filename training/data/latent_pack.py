@@ -15,7 +15,7 @@ from curation.lock import check_fence
 from curation.pack import PACKS, SPLITS, Manifest, point_at, published
 from curation.sample import digest
 from curation.segments import DamagedSegment
-from curation.shards import MANIFEST, TarWriter, parquet_bytes, read_members
+from curation.shards import MANIFEST, TarWriter, load_manifest, parquet_bytes, read_members
 from curation.storage import Storage
 from training.data.latents import MANIFEST_VERSION, MEMBERS, SCHEMA
 from training.data.samples import Entry
@@ -147,6 +147,22 @@ def _add(tar: TarWriter, key: str, row: Mapping[str, Any], ledger: FrozenLedger)
         member = tar.add(f"{key}.{name}", data[name])
         entry |= {f"{name}_offset": member.offset, f"{name}_size": member.size, f"{name}_sha256": hashlib.sha256(data[name]).hexdigest()}
     return entry
+
+
+def kept_null(out: Storage, copies: Sequence[str]) -> bytes | None:
+    """The empty text's embedding as it was published last, from whichever of its copies is whole: another machine's would make another pack of all latents.
+
+    Args:
+        copies: where else than in the pack it may lie.
+
+    Returns:
+        None: nothing was published yet, or no copy is what the manifest says.
+    """
+    if out.size(MANIFEST) is None:
+        return None
+    told = load_manifest(out)["files"]["null"]
+    found = (out.read(path) for path in (*copies, told["path"]) if out.size(path) is not None)
+    return next((data for data in found if hashlib.sha256(data).hexdigest() == told["sha256"]), None)
 
 
 def null_of(out: Storage, manifest: Mapping[str, Any]) -> bytes:

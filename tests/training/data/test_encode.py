@@ -18,7 +18,9 @@ from curation.pack import manifest_files
 from curation.shards import load_manifest, open_sample
 from curation.sink import Ledger
 from curation.storage import Storage
+from pipelines import encode as command
 from pipelines.encode import to_do, wanted
+from pipelines.exits import Exit
 from tests.curation.made_rows import die_at
 from tests.curation.made_rows import published as files_of
 from tests.training.data import made_clips
@@ -28,7 +30,7 @@ from training.data.encoder import as_video
 from training.data.grid import grid_of
 from training.data.identity import EncodeSettings, identity
 from training.data.index import Index, check_encoders
-from training.data.latent_pack import publish
+from training.data.latent_pack import null_of, publish
 from training.data.latent_verify import verify
 from training.data.pixels import pieces
 from training.data.samples import read_encoded
@@ -201,6 +203,26 @@ def test_verify_finds_every_kind_of_damage(latents: Path, tmp_path: Path) -> Non
     data[len(data) // 4] ^= 1
     (out / "_run/segments" / segment.name).write_bytes(data)
     assert {problem.kind for problem in verify(out).problems} == {"damaged_segment"}
+
+
+def test_a_damaged_empty_text_is_found_and_the_same_command_mends_it(clips: Path, latents: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "latents"
+    shutil.copytree(latents, out, symlinks=True)
+
+    def again() -> str:
+        assert command.encode(str(clips), str(out), str(model), command.Settings(encode=EXACT)) is Exit.COMPLETE
+        return str(load_manifest(out)["pack"])
+
+    pack, whole = again(), null_of(Storage.at(latents), load_manifest(latents))
+    in_pack = load_manifest(out)["files"]["null"]["path"]
+    for names in ([in_pack], [command.NULL], [in_pack, command.NULL]):
+        for name in names:
+            (out / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 0x40]))
+        if in_pack in names:
+            with pytest.raises(ValueError, match=r"null\.safetensors: its bytes are not those .*; run the same `pan encode` again"):
+                null_of(Storage.at(out), load_manifest(out))
+        assert again() == pack
+        assert null_of(Storage.at(out), load_manifest(out)) == whole == (out / command.NULL).read_bytes()
 
 
 def test_latents_of_other_weights_or_another_model_are_refused(latents: Path, model: Path, tmp_path: Path) -> None:
