@@ -1,5 +1,6 @@
 """Encode: published clips to latent shards: each clip's latents, texts, actions and what the vision tower sees, once for all epochs."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from curation.ledger import FrozenLedger
+    from training.data.hearing import Hearing
     from training.data.latent_pack import Wanted
 
 #: Failures that may lie in the storage rather than in the clip: the next run tries again.
@@ -50,6 +52,8 @@ def encode(shards: str, out: str, model: str, settings: Settings, cpus: int | No
     from curation.storage import Storage
     from pipelines import cluster, preflight, run, stream
     from pipelines.progress import Committed, shown
+    from pipelines.simulate import tokenizer_of
+    from training.data.hearing import Hearing
     from training.data.identity import identity
     from training.data.latent_pack import kept_null, publish
     from training.model.card import read_spec
@@ -58,7 +62,10 @@ def encode(shards: str, out: str, model: str, settings: Settings, cpus: int | No
     manifest, spec = load_manifest(source), read_spec(Path(model))
     _different(shards, out)
     encoder, counts = identity(Path(model), spec, settings.encode), counts if counts is not None else {}
-    listed = wanted(source, manifest, encoder)
+    hearing = Hearing(tokenizer_of(Path(model)), spec.text.tokens)
+    listed = wanted(source, manifest, encoder, hearing)
+    if hearing.cut:
+        print(f"pan: warning: {hearing.text(spec.name)}", file=sys.stderr)
     with run.begin(out, settings, {"encoder": encoder}) as held:
         rows = to_do(listed, FrozenLedger.read(held.out))
         if rows.num_rows:
@@ -76,14 +83,18 @@ def encode(shards: str, out: str, model: str, settings: Settings, cpus: int | No
         made = publish(FrozenLedger.read(held.out), listed, about, encoder, null, held.lock.fence)
     failed = sum(made["failed"].values())
     counts |= {"clips": made["totals"]["clips"], "failed": made["failed"], "encoded_now": rows.num_rows, "bytes": made["totals"]["bytes"]}
+    counts |= {"actions_cut": hearing.times, "texts_cut": hearing.cut, "texts_alike": hearing.alike}
     if listed and failed > settings.max_failed * len(listed):
         counts["over_budget"] = f"{failed} of {len(listed)} clips could not be encoded, allowed is a share of {settings.max_failed:g}: {made['failed']}"
         return Exit.OVER_BUDGET
     return Exit.COMPLETE
 
 
-def wanted(source: Any, manifest: dict[str, Any], encoder: dict[str, Any]) -> "list[Wanted]":
+def wanted(source: Any, manifest: dict[str, Any], encoder: dict[str, Any], hearing: "Hearing | None" = None) -> "list[Wanted]":
     """Every clip that is published, in the order of the shards, with the address of its latents.
+
+    Args:
+        hearing: listens to every action.
 
     Raises:
         ValueError: the folder holds no clips.
@@ -100,6 +111,8 @@ def wanted(source: Any, manifest: dict[str, Any], encoder: dict[str, Any]) -> "l
     for shard in manifest["shards"]:
         for row in sidecar_rows(source, shard):
             found.append(Wanted(shard["split"], Entry.of(row, shard["path"], "clips"), address(told, row["binding"])))
+            if hearing is not None:
+                hearing.listen(event["text"] for event in row["events"] or ())
     return found
 
 
@@ -137,6 +150,15 @@ def null_text(model: Path, settings: Settings) -> bytes:
     return bytes(save({"text": Encoder.open(model, read_spec(model), settings.encode).text("")}))
 
 
+def training(out: str, model: str) -> str:
+    """The command that trains the model's first phase on these latents."""
+    from pipelines import again
+    from training.model.card import read_spec
+
+    first = "alignment" if read_spec(Path(model)).connector == "qformer" else "decoder"
+    return again.text(["pan", "train", "RUN", "--shards", out, "--model", model, "--phase", first])
+
+
 def _different(shards: str, out: str) -> None:
     if "://" not in shards + out and Path(shards).resolve() == Path(out).resolve():
         raise ValueError(f"{out} holds the clips; give another folder for the latents")
@@ -166,6 +188,8 @@ def command(
         code = encode(shards, out, model, settings, cpus, counts)
         failed = "; ".join(f"{reason} {number}" for reason, number in counts["failed"].items())
         print(f"{counts['clips']} clips of latents in {out} ({counts['bytes'] / 1e6:.1f} MB), {counts['encoded_now']} encoded now; failed: {failed or 'none'}")
+        if counts["clips"]:
+            print(f"next: {training(out, model)}")
         return code
 
     return guarded(work, out, again.words(["pan", "encode", shards, out], {"--model": model, "--set": sets, "--cpus": cpus}))

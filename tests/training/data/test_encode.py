@@ -225,6 +225,24 @@ def test_a_damaged_empty_text_is_found_and_the_same_command_mends_it(clips: Path
         assert null_of(Storage.at(out), load_manifest(out)) == whole == (out / command.NULL).read_bytes()
 
 
+def test_actions_that_the_text_encoder_cuts_are_warned_of_and_the_next_command_is_told(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = [f"push the red block {way}" for way in ("left", "right")]
+    rows = [made_clips.clip(tmp_path, video, 1, events=[{"start_s": 0.0, "end_s": 41 / 16, "text": text}], caption=text) for video, text in enumerate(texts)]
+    made_clips.published(tmp_path / "clips", rows)
+    encode(tmp_path / "clips", tmp_path / "out", model)
+    assert command.main([str(tmp_path / "clips"), str(tmp_path / "out"), "--model", str(model), "--set", "encode.dtype=float32"]) == Exit.COMPLETE
+    told = capsys.readouterr()
+    assert told.err.count("pan: warning: 2 actions (2 different texts) have more than the 15 tokens that debug hears") == 1
+    assert told.out.endswith(f"next: pan train RUN --shards {tmp_path / 'out'} --model {model} --phase decoder\n")
+    counts = json.loads((tmp_path / "out/_run/exit.json").read_text())["counts"]
+    assert {name: counts[name] for name in ("actions_cut", "texts_cut", "texts_alike", "encoded_now")} == {
+        "actions_cut": 2,
+        "texts_cut": 2,
+        "texts_alike": 2,
+        "encoded_now": 0,
+    }
+
+
 def test_latents_of_other_weights_or_another_model_are_refused(latents: Path, model: Path, tmp_path: Path) -> None:
     manifest = load_manifest(latents)
     check_encoders(manifest, model)
