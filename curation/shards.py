@@ -7,6 +7,7 @@ import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -180,9 +181,11 @@ def load_manifest(out: str | os.PathLike[str] | Storage) -> dict[str, Any]:
     """The published manifest.
 
     Raises:
-        ValueError: nothing has been published here.
+        ValueError: there is no such folder, or nothing has been published here.
     """
     store = Storage.at(out)
+    if store.local and not Path(store.root).is_dir():
+        raise ValueError(f"there is no folder {store.root}: give one that `pan curate` or `pan encode` wrote")
     if store.size(MANIFEST) is None:
         raise ValueError(f"{store.root} has no {MANIFEST}: nothing has been published there yet")
     manifest: dict[str, Any] = json.loads(store.read(MANIFEST))

@@ -72,7 +72,8 @@ def packs(one: Path, other: Path) -> tuple[str, str]:
 def test_faults_of_the_user_are_said_before_any_cluster(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clips, model = str(place / "clips"), str(place / "model")
     for arguments, text in (
-        ([str(tmp_path / "nothing"), str(tmp_path / "out"), "--model", model], "has no manifest.json"),
+        ([str(tmp_path / "nothing"), str(tmp_path / "out"), "--model", model], f"there is no folder {tmp_path / 'nothing'}: give one that `pan curate`"),
+        ([str(tmp_path), str(tmp_path / "out"), "--model", model], "has no manifest.json: nothing has been published there yet"),
         ([clips, str(tmp_path / "out"), "--model", str(tmp_path)], "no model.json there"),
         ([clips, clips, "--model", model], "give another folder for the latents"),
         ([clips, str(tmp_path / "out"), "--model", model, "--set", "encode.dtpe=float32"], "encode.dtype"),

@@ -229,7 +229,7 @@ class Loader:
         if handed.wrong and self._stop:
             self.close()
             what = next(iter(handed.wrong.values()))
-            raise BadSample(f'{what}. `pan verify` finds all such faults; a loader of bad="skip" leaves such samples out and counts them')
+            raise BadSample(f"{what}. `pan verify` finds all such faults; with `--set data.bad=skip` the training leaves such samples out and counts them")
         self.skipped |= handed.wrong
         made = self._finished(handed, epoch)
         self._cursor = cursor
