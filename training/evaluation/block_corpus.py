@@ -78,8 +78,16 @@ def read_world(folder: Path) -> World:
     """The world that a corpus is of.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it is not as `write` writes it.
     """
-    path = folder / WORLD
+    path, mend = folder / WORLD, "write the corpus again with the same `pan blockworld`"
     must(path.is_file(), f"{path} is not there; give a folder that `pan blockworld` has written")
-    return World.from_dict(json.loads(path.read_text("utf-8"))["world"])
+    try:
+        told = json.loads(path.read_text("utf-8"))
+    except ValueError as error:  # cut, or no text at all
+        raise ValueError(f"{path}: not JSON ({error}); {mend}") from error
+    must(isinstance(told, dict) and "world" in told, f"{path}: it has no key 'world'; {mend}")
+    try:
+        return World.from_dict(told["world"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; {mend}") from error

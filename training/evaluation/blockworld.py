@@ -6,7 +6,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -128,9 +128,14 @@ class World:
         """The inverse of `to_dict`.
 
         Raises:
-            ValueError: a key is unknown or missing, or a value is of another kind.
+            ValueError: it is no table, a key is unknown or missing, or a value is of another kind.
         """
-        return built(cls, {"named": "always", "lag": 0.0, **data}, "block world")  # a world of before there was a choice
+        must(isinstance(data, Mapping), f"block world: expected a table of keys, got {data!r}")
+        given = {"named": "always", "lag": 0.0, **data}  # a world of before there was a choice
+        made = built(cls, given, "block world")
+        lacking = [f.name for f in fields(cls) if f.name not in given]
+        must(not lacking, f"block world: {', '.join(lacking)} must be given")
+        return made
 
 
 @dataclass(frozen=True)

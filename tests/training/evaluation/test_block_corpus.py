@@ -58,3 +58,21 @@ def test_what_is_no_corpus_is_refused(tmp_path: Path) -> None:
         read_world(tmp_path)
     with pytest.raises(ValueError, match="at least one of each"):
         Corpus(world=World(), videos=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('{"world": {"size"', r"not JSON \(.*\)"),
+        ("\udcff", r"not JSON \(.*\)"),
+        ("{}", "it has no key 'world'"),
+        ("[]", "it has no key 'world'"),
+        ('{"world": []}', r"block world: expected a table of keys, got \[\]"),
+        ('{"world": {"size": 64}}', "block world: blocks, side, .*chunk_frames, fps must be given"),
+        (json.dumps({"world": {**World().to_dict(), "blocks": 9}}), "block world: 9 blocks"),
+    ],
+)
+def test_a_damaged_world_is_named_with_what_to_do(tmp_path: Path, text: str, what: str) -> None:
+    (tmp_path / "world.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match=rf"world\.json: {what}.*; write the corpus again with the same `pan blockworld`"):
+        read_world(tmp_path)
