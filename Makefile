@@ -97,5 +97,6 @@ check: $(VENV)/.dev.stamp
 bench: $(VENV)/.dev.stamp
 	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit $$?; done
 
+# The demos' outputs go: they are made anew in minutes. blockworld-runs stays: it holds hours of trained runs, which `rm -rf` alone should end.
 clean:
-	rm -rf build dist demo .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf build dist demo demo-world .pytest_cache .mypy_cache .ruff_cache *.egg-info
