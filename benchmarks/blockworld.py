@@ -5,7 +5,8 @@
 Without --model it prints the committed results of `blockworld_runs.py` (PAN against what it could do without, three seeds; says when the code has changed
 since), and measures the bounds: the true simulator, and a film in which nothing ever changes.
 FOLDER of --model is a PAN folder that was trained on the block world, such as demo-world/joint/model: it is measured now, and the committed results left out.
---world is a folder that `pan blockworld` has written (its world.json); by default a world of two blocks of the model's chunk and picture size.
+--world is a folder that `pan blockworld` has written (its world.json); by default a world of two blocks of the model's chunk and picture size. Where it
+lags (`pan blockworld --lag`), nobody plans. What cannot be measured is said before anything is, with exit code 2.
 Prints tables, and as its last line one JSON object.
 """
 
@@ -23,11 +24,13 @@ from blockworld_table import TARGET_FIRST, TARGET_TENTH, results
 from blockworld_table import figures as committed_figures
 from blockworld_table import lines as committed_lines
 
-from training.evaluation.block_corpus import read_world
+from training.evaluation.block_corpus import WORLD, read_world
 from training.evaluation.block_fidelity import Predictor, copy_of_start, simulator
 from training.evaluation.block_horizon import Horizon, horizon
 from training.evaluation.blockworld import World, episodes
 from training.evaluation.planning import Chooser, guessing, imagining, success, task
+from training.model.plain import must
+from training.sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,15 @@ def main() -> int:
     cli.add_argument("--guidance", type=float, default=GUIDANCE)
     given = cli.parse_args()
     cv2.setNumThreads(1)
-    model = opened(given.model) if given.model else None
-    world = read_world(given.world) if given.world else World(blocks=2, contact=False, chunk_frames=4, fps=1.6)
-    if model is not None:
-        chunks = model.spec.chunks
-        world = replace(world, chunk_frames=chunks.chunk_frames, fps=chunks.fps, size=model.spec.height)
-    arms = [measured(name, world, predict, given) for name, predict in predictors(world, model, given.steps, given.guidance).items()]
+    try:
+        model, world, compared = asked(given)
+    except (ValueError, OSError) as error:
+        print(f"blockworld.py: {error}", file=sys.stderr)
+        return 2
+    if given.tasks and world.lag_frames:
+        print(f"planning is left out: in a world with lag {world.lag} an action's end is not seen when the next is chosen")
+        given.tasks = 0
+    arms = [measured(name, world, predict, given) for name, predict in compared.items()]
     print(f"{given.stories} unseen layouts, {given.rounds} rounds of {world.chunk_frames} frames, {world.blocks} blocks, {world.size} px")
     print(table(arms, guessed(world, given)))
     found = figures(arms, given.rounds)
@@ -67,6 +73,37 @@ def main() -> int:
         found |= committed_figures(made)
     print(json.dumps(found))
     return 0
+
+
+def asked(given: argparse.Namespace) -> tuple[Any, World, dict[str, Predictor]]:
+    """The model, if one is given, the world on its clock, and what is compared there.
+
+    Raises:
+        ValueError: a number that cannot be measured, no such model or world, or a world that is not the model's.
+        OSError: a file that cannot be read.
+    """
+    for name, least in (("stories", 1), ("rounds", 1), ("tasks", 0)):
+        must(getattr(given, name) >= least, f"--{name} {getattr(given, name)}: give at least {least}")
+    Sampling(steps=given.steps, guidance=given.guidance)  # before a model is read
+    world = worlds(given.world) if given.world else World(blocks=2, contact=False, chunk_frames=4, fps=1.6)
+    model = opened(given.model) if given.model else None
+    if model is not None:
+        chunks = model.spec.chunks
+        world = replace(world, chunk_frames=chunks.chunk_frames, fps=chunks.fps, size=model.spec.height)
+    must(given.rounds > 1 or not world.lag_frames, f"--rounds {given.rounds}: where a world lags the last round is not judged; give at least 2")
+    return model, world, predictors(world, model, given.steps, given.guidance)
+
+
+def worlds(folder: Path) -> World:
+    """The world of a corpus.
+
+    Raises:
+        ValueError: there is none, or its file is not one that `pan blockworld` wrote.
+    """
+    try:
+        return read_world(folder)
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{folder / WORLD} is no world: {error!r}; give a folder that `pan blockworld` has written") from error
 
 
 def opened(folder: Path) -> Any:
@@ -81,7 +118,6 @@ def predictors(world: World, model: Any, steps: int, guidance: float) -> dict[st
     found = {"true simulator": simulator(world), "copy of the first frame": copy_of_start(world)}
     if model is not None:
         from training.evaluation.predictors import predictor
-        from training.sampling import Sampling
 
         sampling = Sampling(steps=steps, guidance=guidance)
         found["the model"] = predictor(model, world, sampling)

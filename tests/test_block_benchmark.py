@@ -4,15 +4,18 @@ import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from training.evaluation.blockworld import World
 from training.model.checkpoint import init_model, save_model
 from training.model.spec import SPECS
 
+Benchmark = Callable[..., tuple[int, str, str]]
 SCRIPT = Path(__file__).resolve().parent.parent / "benchmarks" / "blockworld.py"
 
 
@@ -25,14 +28,16 @@ def run(*arguments: str) -> tuple[list[str], dict[str, dict[str, object]]]:
     return lines, json.loads(lines[-1])
 
 
-def test_the_bounds_are_measured_without_a_model() -> None:
+def test_the_bounds_are_measured_without_a_model(table: ModuleType) -> None:
     lines, figures = run("--tasks", "1")
     assert [line[:26].strip() for line in lines[2:4]] == ["true simulator", "copy of the first frame"]
     assert figures["fidelity_truth"] == {"value": 1.0, "target": 1.0, "met": True}
     committed = json.loads((SCRIPT.parent / "results" / "blockworld.json").read_text("utf-8"))
     first = [each["horizon"]["fidelity"]["obeyed_R"][0] for each in committed["runs"] if each["arm"] == "long_held_out"]
     assert figures["fidelity_step_1"]["value"] == (pytest.approx(sum(first) / len(first), abs=1e-4) if first else None)
-    assert any(line.startswith("committed results, ") for line in lines)
+    (told,) = (line for line in lines if line.startswith("committed results, "))
+    assert (told == "committed results, of this code") is table.is_fresh(committed)
+    assert figures["results_are_of_this_code"]["met"] is table.is_fresh(committed)
 
 
 @pytest.fixture
@@ -40,6 +45,73 @@ def table(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The benchmark's table, as a module."""
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     return importlib.import_module("blockworld_table")
+
+
+@pytest.fixture
+def benchmark(table: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Benchmark:
+    """The benchmark in this process: exit code, what it printed, and its errors."""
+    script = importlib.import_module("blockworld")
+
+    def measure(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["blockworld.py", *words])
+        return script.main(), *capsys.readouterr()
+
+    return measure
+
+
+def test_committed_results_are_called_stale_exactly_if_a_runs_code_is_another(
+    table: ModuleType, benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committed = json.loads((SCRIPT.parent / "results" / "blockworld.json").read_text("utf-8"))
+    monkeypatch.setattr(table, "RESULTS", tmp_path / "blockworld.json")
+    for run in committed["runs"]:
+        run["code"] = table.CODE[run["arm"]]
+    for code, fresh, told in (
+        (committed["runs"][0]["code"], True, "committed results, of this code"),
+        ("0" * 16, False, f"committed results, STALE: {committed['runs'][0]['arm']} {committed['runs'][0]['seed']}; run benchmarks/blockworld_runs.py"),
+    ):
+        committed["runs"][0]["code"] = code
+        table.RESULTS.write_text(json.dumps(committed), "utf-8")
+        _, printed, _ = benchmark("--stories", "1", "--rounds", "1", "--tasks", "0")
+        assert table.is_fresh(committed) is fresh
+        assert told in printed.splitlines()
+        assert json.loads(printed.splitlines()[-1])["results_are_of_this_code"]["met"] is fresh
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--stories", "0"], "--stories 0: give at least 1"),
+        (["--rounds", "0"], "--rounds 0: give at least 1"),
+        (["--tasks", "-1"], "--tasks -1: give at least 0"),
+        (["--steps", "0"], "steps 0: it must lie in [1, 1000]"),
+        (["--model", "nofolder"], "nofolder: no model.json there"),
+        (["--world", "nofolder"], "world.json is not there; give a folder that `pan blockworld` has written"),
+        (["--world", "{broken}"], "world.json is no world: KeyError('world'); give a folder"),
+        (["--world", "{lags}", "--rounds", "1"], "--rounds 1: where a world lags the last round is not judged; give at least 2"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is(benchmark: Benchmark, tmp_path: Path, words: list[str], told: str) -> None:
+    lagging(tmp_path / "lags")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "world.json").write_text("{}")
+    code, printed, error = benchmark(*(word.format(broken=tmp_path / "broken", lags=tmp_path / "lags") for word in words))
+    assert (code, printed, error.count("\n")) == (2, "", 1)
+    assert told in error
+
+
+def test_where_a_world_lags_planning_is_left_out(benchmark: Benchmark, tmp_path: Path) -> None:
+    lagging(tmp_path)
+    code, printed, _ = benchmark("--world", str(tmp_path), "--stories", "1", "--rounds", "2", "--tasks", "3")
+    assert code == 0
+    assert printed.startswith("planning is left out: in a world with lag 0.5 ")
+    assert "plans by chance: -\n" in printed
+
+
+def lagging(folder: Path) -> None:
+    """Writes a lagging world, as `pan blockworld --lag` does."""
+    folder.mkdir(exist_ok=True)
+    (folder / "world.json").write_text(json.dumps({"world": World(blocks=2, contact=False, chunk_frames=4, fps=1.6, lag=0.5).to_dict()}))
 
 
 def made(arm: str, seed: int, last: float, rank: float = 0.0, code: str = "old") -> dict[str, Any]:
