@@ -46,20 +46,40 @@ def command(
     world = World(contact=contact, camera=camera, lag=lag, **{name: value for name, value in given.items() if value is not None})
     corpus = Corpus(world=world, videos=videos, rounds=rounds, seed=seed, split=split)
     written(out, corpus)
-    print(f"{videos} films of {rounds} actions in {out}; next: pan curate {out / LIST} --out OUT --recipe blockworld")
+    print(f"{videos} films of {rounds} actions in {out}; {following(out / LIST, corpus)}")
     return Exit.COMPLETE
+
+
+def following(listed: Path, corpus: "Corpus") -> str:
+    """What to do next with the films of this list; where curation would reject them, or join their actions, that and why."""
+    from curation.sample import CHUNK_FRAMES
+    from pipelines import again, recipe
+
+    least, chunk = recipe.load("blockworld").split.min_chunks, corpus.world.chunk_frames
+    mends = [*([f"--rounds {least} or more"] if corpus.rounds < least else []), *(["no --chunk-frames"] if chunk != CHUNK_FRAMES else [])]
+    why = ""
+    if (frames := corpus.rounds * chunk) < least * CHUNK_FRAMES:
+        why = f"reject them as too_short: they have {frames} frames after the first, it keeps clips of {least} chunks of {CHUNK_FRAMES} or more"
+    elif chunk != CHUNK_FRAMES:
+        why = f"join their actions, or tell one more than once: its chunks have {CHUNK_FRAMES} frames, an action here takes {chunk}"
+    if why:
+        return f"`pan curate --recipe blockworld` would {why}; to curate them give {' and '.join(mends)}"
+    return f"next: {again.text(['pan', 'curate', str(listed), '--out', 'OUT', '--recipe', 'blockworld'])}"
 
 
 def written(out: Path, corpus: "Corpus") -> Path:
     """Writes the corpus, and how far it is where someone looks on; returns the list's path.
 
     Raises:
-        ValueError: `out` cannot be a folder.
+        ValueError: `out` cannot be a folder, or holds films that are not of this corpus: no list would name them any more.
     """
     from training.evaluation.block_corpus import write
 
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: give a folder for the films")
+    own = {corpus.name(number) for number in range(corpus.videos)}
+    if others := sorted(found for path in out.glob("videos/*.mp4") if (found := path.relative_to(out).as_posix()) not in own):
+        raise ValueError(f"{out} holds {len(others)} films that are not among these {corpus.videos}, {others[0]} the first: give another folder, or remove it")
 
     def tell(number: int) -> None:
         if sys.stderr.isatty():

@@ -10,7 +10,8 @@ from curation.shards import load_manifest, open_sample
 from curation.verify import verify
 from curation.video import Video
 from pipelines import blockworld, curate
-from training.evaluation.block_corpus import LIST, read_world
+from training.evaluation import block_corpus
+from training.evaluation.block_corpus import LIST, Corpus, read_world
 from training.evaluation.block_reader import read
 from training.evaluation.block_words import parse
 from training.evaluation.blockworld import World, after
@@ -111,6 +112,36 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
     assert "1 films of 1 actions" in capsys.readouterr().out
     (row,) = [json.loads(line) for line in (tmp_path / "out" / LIST).read_text().splitlines()]
     assert (row["split"], row["events"][0]["end_s"]) == ("unseen", 9 / 16)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "chunk_frames", "says"),
+    [
+        (2, 40, "next: pan curate 'a world/videos.jsonl' --out OUT --recipe blockworld"),
+        (1, 40, "too_short: they have 40 frames after the first, it keeps clips of 2 chunks of 40 or more; to curate them give --rounds 2 or more"),
+        (2, 8, "too_short: they have 16 frames after the first, it keeps clips of 2 chunks of 40 or more; to curate them give no --chunk-frames"),
+        (1, 8, "to curate them give --rounds 2 or more and no --chunk-frames"),
+        (10, 8, "join their actions, or tell one more than once: its chunks have 40 frames, an action here takes 8; to curate them give no --chunk-frames"),
+    ],
+)
+def test_the_next_command_is_named_only_where_it_keeps_the_films(rounds: int, chunk_frames: int, says: str) -> None:
+    told = blockworld.following(Path("a world") / LIST, Corpus(world=World(chunk_frames=chunk_frames), videos=1, rounds=rounds))
+    assert told.endswith(says)
+    assert ("next:" in told) == ((rounds, chunk_frames) == (2, 40))
+
+
+def test_a_folder_of_other_films_is_refused_and_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_corpus, "write", lambda folder, corpus, done: folder / LIST)
+    films = [tmp_path / Corpus(world=World(), videos=3).name(number) for number in range(3)]
+    films[0].parent.mkdir()
+    for film in films:
+        film.write_bytes(b"film")
+    with pytest.raises(ValueError, match=r"holds 1 films that are not among these 2, videos/train_0_000002\.mp4 the first: give another folder"):
+        blockworld.written(tmp_path, Corpus(world=World(), videos=2))
+    with pytest.raises(ValueError, match="holds 3 films that are not among these 3"):
+        blockworld.written(tmp_path, Corpus(world=World(), videos=3, seed=1))
+    assert blockworld.written(tmp_path, Corpus(world=World(), videos=4)) == tmp_path / LIST
+    assert [film.read_bytes() for film in films] == [b"film"] * 3
 
 
 def test_films_without_events_are_refused_before_anything_is_decoded(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
