@@ -79,7 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def command(
     out: Annotated[str, typer.Argument(help="The folder to write; it must not exist yet, or be empty.", show_default=False)],
-    model: Annotated[str, typer.Option(help="Such as pan_14b, pan_1_3b, pandora_recipe, or debug.")] = "pan_14b",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="pan_14b, pan_1_3b, pandora_recipe; small ones to try: debug, pandora_debug, and blockworld, which hears block worlds' actions whole."
+        ),
+    ] = "pan_14b",
     wan: Annotated[str | None, typer.Option(help="Wan2.1's folder, in diffusers' layout.", show_default=False)] = None,
     qwen: Annotated[str | None, typer.Option(help="Qwen2.5-VL's folder.", show_default=False)] = None,
     random: Annotated[bool, typer.Option("--random", help="Random weights in place of Wan's and Qwen's: for a debug model.")] = False,

@@ -1,6 +1,7 @@
 """Assemble: Wan's and Qwen's folders become a model that begins its training; a debug model has random weights; what is missing is named."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,3 +88,9 @@ def test_what_is_wrong_is_said(words: list[str], says: str, tmp_path: Path) -> N
 def test_qwens_folder_is_asked_for(small: tuple[ModelSpec, Path, Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="name its folder with --qwen"):
         main([str(tmp_path / "out"), "--model", "small", "--wan", str(small[1])])
+
+
+def test_the_help_names_every_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    told = capsys.readouterr().out
+    assert [name for name in SPECS if not re.search(rf"\b{name}\b", told)] == []
