@@ -264,7 +264,7 @@ def test_a_half_renewed_dataset_is_not_published(out: Path, server: Server, caps
     manifest = (out / "manifest.json").read_bytes()
     told = publish.recipe_of(out, None, sets(server)[1::2])
     plan = json.loads((out / "_run/plan.json").read_text())
-    with run.begin(str(out), told, {**plan, "settings": told.plan_settings()}, ["pan"], renews=recaption.renewable(told)) as held:
+    with run.begin(str(out), told, {**plan, "settings": told.plan_settings()}, renews=recaption.renewable(told)) as held:
         rows = recaption.stale(FrozenLedger.read(out), told)
         in_process(rows.slice(0, 1), stream.recaption_stages(told, held.out), held, Resources())
         with pytest.raises(ValueError, match="pan recaption"):
