@@ -24,7 +24,7 @@ from blockworld_table import TARGET_FIRST, TARGET_TENTH, results
 from blockworld_table import figures as committed_figures
 from blockworld_table import lines as committed_lines
 
-from training.evaluation.block_corpus import WORLD, read_world
+from training.evaluation.block_corpus import read_world
 from training.evaluation.block_fidelity import Predictor, copy_of_start, simulator
 from training.evaluation.block_horizon import Horizon, horizon
 from training.evaluation.blockworld import World, episodes
@@ -85,25 +85,13 @@ def asked(given: argparse.Namespace) -> tuple[Any, World, dict[str, Predictor]]:
     for name, least in (("stories", 1), ("rounds", 1), ("tasks", 0)):
         must(getattr(given, name) >= least, f"--{name} {getattr(given, name)}: give at least {least}")
     Sampling(steps=given.steps, guidance=given.guidance)  # before a model is read
-    world = worlds(given.world) if given.world else World(blocks=2, contact=False, chunk_frames=4, fps=1.6)
+    world = read_world(given.world) if given.world else World(blocks=2, contact=False, chunk_frames=4, fps=1.6)
     model = opened(given.model) if given.model else None
     if model is not None:
         chunks = model.spec.chunks
         world = replace(world, chunk_frames=chunks.chunk_frames, fps=chunks.fps, size=model.spec.height)
     must(given.rounds > 1 or not world.lag_frames, f"--rounds {given.rounds}: where a world lags the last round is not judged; give at least 2")
     return model, world, predictors(world, model, given.steps, given.guidance)
-
-
-def worlds(folder: Path) -> World:
-    """The world of a corpus.
-
-    Raises:
-        ValueError: there is none, or its file is not one that `pan blockworld` wrote.
-    """
-    try:
-        return read_world(folder)
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{folder / WORLD} is no world: {error!r}; give a folder that `pan blockworld` has written") from error
 
 
 def opened(folder: Path) -> Any:

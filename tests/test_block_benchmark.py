@@ -87,7 +87,7 @@ def test_committed_results_are_called_stale_exactly_if_a_runs_code_is_another(
         (["--steps", "0"], "steps 0: it must lie in [1, 1000]"),
         (["--model", "nofolder"], "nofolder: no model.json there"),
         (["--world", "nofolder"], "world.json is not there; give a folder that `pan blockworld` has written"),
-        (["--world", "{broken}"], "world.json is no world: KeyError('world'); give a folder"),
+        (["--world", "{broken}"], "world.json: it has no key 'world'; write the corpus again"),
         (["--world", "{lags}", "--rounds", "1"], "--rounds 1: where a world lags the last round is not judged; give at least 2"),
     ],
 )
