@@ -18,7 +18,7 @@ LONG_MINUTES, ARM_MINUTES, ALL_MINUTES = 25.0, 8.0, 360.0
 NOTES = (
     "long: three blocks that shove one another, all others: two that never touch; obeyed: within a third of a push, strict: within a quarter, what is",
     "to stay within a seventh, and every block seen in every frame; unseen: of rounds that begin in an arrangement of which the training's films show no frame",
-    "(*_held_out), or with which none of them begins (all others); last_frame_held_out has not been run, for want of time",
+    "(*_held_out), or with which none of them begins (all others)",
     "midway: blocks are half-way where chunks meet; *_named_once: a story's first words alone say which block is meant",
     "backbones are taught to caption at their queries first, and are frozen then but for these; generative, matching: learn along; swin, last_frame,",
     "no_state and midway rows ask none (texts alone), so that no state stream is compared where blocks are named once: elsewhere text and picture say all",
